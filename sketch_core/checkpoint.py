@@ -1,0 +1,239 @@
+"""Checkpoints: a folder with ``config.json`` and ``weights.safetensors``, and never a pickle.
+
+``config.json`` holds the format version, the architecture, the categories, the scale factor, N_max, what
+the network was trained on, and its metrics with their definitions. Every failure to load is one sentence.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from sketch_core.model import SketchRNN, SketchRNNConfig
+
+FORMAT_VERSION = 1
+CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "weights.safetensors", "README.md"
+DEFAULT_NAME = "duet-345"
+MAX_CONFIG_BYTES = 4_000_000
+MAX_WEIGHTS_BYTES = 2_000_000_000
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message is one sentence that names it and says why."""
+
+
+@dataclass
+class Checkpoint:
+    """A network's weights and all that is known about it."""
+
+    architecture: SketchRNNConfig
+    weights: dict[str, NDArray[np.float32]]
+    """By the names of :class:`SketchRNN`'s parameters, float32, without its buffers."""
+    categories: list[str]
+    scale_factor: float
+    n_max: int
+    name: str = ""
+    training: dict[str, Any] = field(default_factory=dict)
+    """Data (description, hash), settings, minutes, drawings seen."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """As printed by ``evaluate``, with definitions."""
+
+    @classmethod
+    def from_model(cls, model: SketchRNN, categories: list[str], **about: Any) -> Checkpoint:
+        """Copy a network's parameters."""
+        weights = {name: parameter.detach().float().cpu().numpy().copy() for name, parameter in model.named_parameters()}
+        return cls(model.config, weights, list(categories), float(model.scale_factor), int(model.n_max), **about)
+
+    def model(self, device: str | torch.device = "cpu") -> SketchRNN:
+        """The torch network, in evaluation mode.
+
+        Raises:
+            CheckpointError: weights that do not fit the architecture.
+        """
+        model = SketchRNN(self.architecture, self.scale_factor, self.n_max)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(torch.from_numpy(self.weights[name]))
+        return model.eval().to(device)
+
+    def info(self) -> dict[str, Any]:
+        """What ``config.json`` holds."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "name": self.name,
+            "architecture": self.architecture.as_dict(),
+            "categories": self.categories,
+            "scale_factor": self.scale_factor,
+            "n_max": self.n_max,
+            "training": self.training,
+            "metrics": self.metrics,
+        }
+
+
+def save(checkpoint: Checkpoint, folder: str | Path) -> Path:
+    """Write a checkpoint; each file is replaced whole, so that a crash leaves the old or the new one.
+
+    Returns:
+        The folder.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint.name = checkpoint.name or folder.name
+    weights_part, config_part = folder / f".{WEIGHTS_FILE}.part", folder / f".{CONFIG_FILE}.part"
+    save_file({name: np.ascontiguousarray(array) for name, array in checkpoint.weights.items()}, weights_part)
+    config_part.write_text(json.dumps(checkpoint.info(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(weights_part, folder / WEIGHTS_FILE)
+    os.replace(config_part, folder / CONFIG_FILE)
+    return folder
+
+
+def load(folder: str | Path) -> Checkpoint:
+    """Read a checkpoint folder and check that everything fits together.
+
+    Raises:
+        CheckpointError: missing or damaged files, another format version, or shapes that do not fit.
+    """
+    folder = Path(folder)
+    name = folder.name
+    info = _read_config(folder)
+    version = info.get("format_version")
+    if version != FORMAT_VERSION:
+        raise CheckpointError(f"Checkpoint {name} has format version {version!r}; this program reads {FORMAT_VERSION}.")
+    architecture = _architecture(info, name)
+    categories, scale_factor, n_max = info.get("categories"), info.get("scale_factor"), info.get("n_max")
+    if (
+        not isinstance(categories, list)
+        or not all(isinstance(item, str) for item in categories)
+        or len(set(categories)) != len(categories)
+        or (architecture.n_categories and len(categories) != architecture.n_categories)
+    ):
+        raise CheckpointError(f"Checkpoint {name} does not name the {architecture.n_categories} categories it needs.")
+    if type(scale_factor) not in (int, float) or not math.isfinite(scale_factor) or not scale_factor > 0:
+        raise CheckpointError(f"Checkpoint {name} has no positive scale factor.")
+    if type(n_max) is not int or not 1 <= n_max <= 100_000:
+        raise CheckpointError(f"Checkpoint {name} has no sensible N_max.")
+    return Checkpoint(
+        architecture,
+        _read_weights(folder, architecture),
+        categories,
+        float(scale_factor),
+        n_max,
+        name=name,
+        training=info.get("training") or {},
+        metrics=info.get("metrics") or {},
+    )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    name, file = folder.name, folder / CONFIG_FILE
+    if not folder.is_dir():
+        raise CheckpointError(f"There is no checkpoint folder {folder}.")
+    if not file.is_file():
+        raise CheckpointError(f"Checkpoint {name} has no {CONFIG_FILE}.")
+    if file.stat().st_size > MAX_CONFIG_BYTES:
+        raise CheckpointError(f"Checkpoint {name} has a {CONFIG_FILE} that is too large to be one.")
+    try:
+        info = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        raise CheckpointError(f"Checkpoint {name} has a {CONFIG_FILE} that is not valid JSON.") from None
+    if not isinstance(info, dict):
+        raise CheckpointError(f"Checkpoint {name} has a {CONFIG_FILE} that is not a JSON object.")
+    return info
+
+
+def _architecture(info: Mapping[str, Any], name: str) -> SketchRNNConfig:
+    given = info.get("architecture")
+    expected = SketchRNNConfig().as_dict()
+    if not isinstance(given, dict) or set(given) != set(expected):
+        raise CheckpointError(f"Checkpoint {name} does not describe an architecture this program knows.")
+    for key, value in given.items():
+        if type(value) is not type(expected[key]) and not (key == "min_sigma" and type(value) is int):
+            raise CheckpointError(f"Checkpoint {name} has a wrong value for {key} in its architecture.")
+        if type(value) is int and value > 100_000:
+            raise CheckpointError(f"Checkpoint {name} has an absurd value for {key} in its architecture.")
+    try:
+        return SketchRNNConfig(**given)
+    except ValueError as error:
+        raise CheckpointError(f"Checkpoint {name} has a wrong architecture: {error}") from None
+
+
+def _read_weights(folder: Path, architecture: SketchRNNConfig) -> dict[str, NDArray[np.float32]]:
+    name, file = folder.name, folder / WEIGHTS_FILE
+    if not file.is_file():
+        raise CheckpointError(f"Checkpoint {name} has no {WEIGHTS_FILE}.")
+    if file.stat().st_size > MAX_WEIGHTS_BYTES:
+        raise CheckpointError(f"Checkpoint {name} has weights that are too large.")
+    try:
+        weights = load_file(file)
+    except (SafetensorError, ValueError, KeyError, OSError):
+        raise CheckpointError(f"The weights of checkpoint {name} are truncated or damaged.") from None
+    with torch.device("meta"):  # shapes only: no memory is taken before they are known to fit
+        expected = {key: tuple(value.shape) for key, value in SketchRNN(architecture).named_parameters()}
+    if set(weights) != set(expected):
+        odd = sorted(set(weights) ^ set(expected))
+        raise CheckpointError(f"The weights of checkpoint {name} do not fit its architecture ({odd[0]}).")
+    for key, shape in expected.items():
+        if weights[key].shape != shape:
+            raise CheckpointError(
+                f"The weights of checkpoint {name} do not fit its architecture: "
+                f"{key} has shape {weights[key].shape} and should have {shape}."
+            )
+        if weights[key].dtype.kind != "f" or not np.isfinite(weights[key]).all():
+            raise CheckpointError(f"The weights of checkpoint {name} hold values that are not finite numbers.")
+    return {key: np.ascontiguousarray(array, dtype=np.float32) for key, array in weights.items()}
+
+
+# ---------------------------------------------------------------------------------------------------
+# Where checkpoints live
+
+
+def folders() -> list[Path]:
+    """Places that are searched for checkpoints by name: $DUET_CHECKPOINTS, ./checkpoints, the repository's."""
+    places = [Path("checkpoints"), Path(__file__).resolve().parent.parent / "checkpoints"]
+    if os.environ.get("DUET_CHECKPOINTS"):
+        places.insert(0, Path(os.environ["DUET_CHECKPOINTS"]))
+    return list(dict.fromkeys(place.resolve() for place in places if place.is_dir()))
+
+
+def available() -> dict[str, Path]:
+    """{name: folder} of every checkpoint found in :func:`folders`."""
+    found: dict[str, Path] = {}
+    for place in folders():
+        for config in sorted(place.glob(f"*/{CONFIG_FILE}")):
+            found.setdefault(config.parent.name, config.parent)
+    return found
+
+
+def resolve(name_or_path: str | Path | None = None) -> Path:
+    """A checkpoint's folder from its name, its path, or nothing (the default).
+
+    Raises:
+        CheckpointError: there is no such checkpoint; the message lists those there are.
+    """
+    known = available()
+    if name_or_path is None:
+        if DEFAULT_NAME in known:
+            return known[DEFAULT_NAME]
+        if known:
+            return next(iter(known.values()))
+        raise CheckpointError("There is no checkpoint; train one with `python -m sketch_core train`.")
+    if str(name_or_path) in known:
+        return known[str(name_or_path)]
+    path = Path(name_or_path)
+    if path.is_dir():
+        return path
+    listed = ", ".join(known) or "none"
+    shown = re.sub(r"[^\w ./:\\-]", "?", str(name_or_path))[:100]
+    raise CheckpointError(f"There is no checkpoint {shown!r}; available: {listed}.")

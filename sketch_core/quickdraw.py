@@ -1,0 +1,477 @@
+"""Quick, Draw! drawings: reading every form they come in, downloading, augmenting, batching.
+
+Read here: the official sketchrnn ``.npz`` (object arrays ``train``, ``valid``, ``test`` of stroke3 rows,
+pickled: read by an unpickler that knows arrays and nothing else), both ``.ndjson`` forms (simplified, and
+raw with times), and folders of either. All are brought into the canonical frame of
+:mod:`sketch_core.strokes` unless they are in it already.
+
+The Quick, Draw! Dataset, Google Creative Lab, CC BY 4.0.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import pickle
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy_format
+from numpy.typing import NDArray
+
+from sketch_core import strokes
+
+SPLITS = ("train", "valid", "test")
+# Whole files in the canonical frame have medians of 253 to 255.
+CANONICAL_SIDES = (245.0, 256.0)
+
+
+class DataError(ValueError):
+    """Drawings that cannot be read; the message is one sentence that names the file."""
+
+
+# ---------------------------------------------------------------------------------------------------
+# Reading .npz without running what is in it
+
+
+def _empty_array(subtype: type, shape: tuple[int, ...], typecode: bytes) -> NDArray[Any]:
+    """Stands for NumPy's ``_reconstruct``, which pickles call with shape (0,) before filling the array."""
+    if subtype is not np.ndarray or tuple(shape) != (0,):
+        raise pickle.UnpicklingError("an array is not built the ordinary way")
+    return np.ndarray.__new__(np.ndarray, (0,), "b")
+
+
+def _latin1_bytes(text: str, encoding: str) -> bytes:
+    """Stands for ``_codecs.encode``, with which Python 3 writes bytes in protocol 2."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"encoding {encoding!r} is not expected")
+    return text.encode("latin1")
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Unpickles NumPy arrays and refuses every other object, so no code in a file is ever run."""
+
+    _allowed: dict[tuple[str, str], Any] = {
+        ("numpy.core.multiarray", "_reconstruct"): _empty_array,
+        ("numpy._core.multiarray", "_reconstruct"): _empty_array,
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+        ("_codecs", "encode"): _latin1_bytes,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return self._allowed[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"it holds {module}.{name}, which is not an array") from None
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise pickle.UnpicklingError("it refers to objects outside the file")
+
+
+MAX_ARRAY_BYTES = 1_000_000_000
+
+
+def read_npz(path: str | Path) -> dict[str, list[NDArray[np.int16]]]:
+    """The splits of an official-layout ``.npz``: {"train": [(N, 3) int16, ...], "valid": ..., "test": ...}.
+
+    Raises:
+        DataError: not such a file, damaged, or it holds anything but arrays of (N, 3) numbers.
+    """
+    path = Path(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            sizes = {info.filename: info.file_size for info in archive.infolist()}
+            found = {}
+            for split in SPLITS:
+                member = f"{split}.npy"
+                if member not in sizes:
+                    continue
+                if sizes[member] > MAX_ARRAY_BYTES:
+                    raise DataError(f"{path.name}: {member} claims {sizes[member]:,} bytes, which is too large.")
+                found[split] = _read_object_array(io.BytesIO(archive.read(member)))
+    except FileNotFoundError:
+        raise DataError(f"There is no file {path}.") from None
+    except DataError:
+        raise
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        raise DataError(f"{path.name} is not a sketchrnn .npz file or is damaged ({error}).") from None
+    if not found:
+        raise DataError(f"{path.name} holds none of the arrays train, valid and test.")
+    for split, rows in found.items():
+        for number, item in enumerate(rows):
+            if (
+                not isinstance(item, np.ndarray)
+                or item.ndim != 2
+                or item.shape[1] != 3
+                or not len(item)
+                or item.dtype.kind not in "iuf"
+                or not np.isfinite(item).all()
+            ):
+                raise DataError(f"{path.name}: drawing {number} of {split} is not an (N, 3) array of numbers.")
+    return found
+
+
+def _read_object_array(stream: io.BytesIO) -> list[NDArray[Any]]:
+    version = npy_format.read_magic(stream)
+    reader = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
+    shape, _, dtype = reader(stream)
+    if dtype.hasobject:
+        # latin1, so that files written by Python 2 (the official ones) can be read.
+        array = ArrayUnpickler(stream, encoding="latin1").load()
+    else:
+        array = np.frombuffer(stream.read(), dtype=dtype).reshape(shape)
+    if not isinstance(array, np.ndarray):
+        raise pickle.UnpicklingError("it does not hold an array")
+    return list(array)
+
+
+# ---------------------------------------------------------------------------------------------------
+# Reading .ndjson
+
+
+def read_ndjson(path: str | Path) -> Iterator[tuple[str, str, strokes.Drawing]]:
+    """(category, key, drawing) of each recognised drawing of a Quick, Draw! ``.ndjson`` file.
+
+    Both forms: simplified ``[[xs], [ys]]`` and raw ``[[xs], [ys], [times]]``. Drawings that the game did not
+    recognise are skipped, as in the official sketchrnn files.
+
+    Raises:
+        DataError: a line is not such a drawing; the message names the line.
+    """
+    path = Path(path)
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    record = json.loads(line)
+                    if record.get("recognized") is False:
+                        continue
+                    drawing = [np.column_stack([stroke[0], stroke[1]]) for stroke in record["drawing"]]
+                    drawing = strokes.check_drawing(drawing)
+                    category, key = str(record.get("word", path.stem)), str(record.get("key_id", number))
+                except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+                    raise DataError(f"{path.name}, line {number}, is not a Quick, Draw! drawing ({error}).") from None
+                yield category, key, drawing
+    except (FileNotFoundError, UnicodeDecodeError):
+        raise DataError(f"There is no readable file {path}.") from None
+
+
+def _split_of(key: str) -> str:
+    """train, valid or test (90, 5, 5 in a hundred) by a hash of the drawing's key, so that it never moves."""
+    bucket = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") % 100
+    return "test" if bucket < 5 else "valid" if bucket < 10 else "train"
+
+
+# ---------------------------------------------------------------------------------------------------
+# Sets of drawings
+
+
+def to_canonical(rows: NDArray[Any]) -> NDArray[np.float32]:
+    """stroke3 rows in any pixels to stroke3 rows in the canonical frame; (0, 3) if nothing is left."""
+    rows = np.asarray(rows)
+    if len(rows) and not rows[0, :2].any() and not rows[0, 2]:
+        rows = rows[1:]  # official files give the first point a row (0, 0, 0)
+    if not len(rows):
+        return np.zeros((0, 3), dtype=np.float32)
+    drawing, _ = strokes.canonical(strokes.from_stroke3(rows))
+    return strokes.to_stroke3(drawing)
+
+
+def _canonical_all(rows: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Bring a file's drawings into the canonical frame, unless they are there already."""
+    sides = []
+    for item in rows[:200]:
+        path = np.cumsum(np.vstack([[0, 0], item[:, :2]]), axis=0)
+        sides.append(np.ptp(path, axis=0).max())
+    if sides and CANONICAL_SIDES[0] <= float(np.median(sides)) <= CANONICAL_SIDES[1]:
+        return list(rows)
+    return [to_canonical(item) for item in rows]
+
+
+@dataclass
+class DrawingSet:
+    """Drawings of one split in the canonical frame, with their categories."""
+
+    categories: list[str]
+    stroke3: list[NDArray[Any]]
+    labels: NDArray[np.int64]
+    source: str = ""
+    _lengths: NDArray[np.int64] | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.stroke3)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(len,) number of rows of each drawing."""
+        if self._lengths is None:
+            self._lengths = np.array([len(rows) for rows in self.stroke3], dtype=np.int64)
+        return self._lengths
+
+    def counts(self) -> NDArray[np.int64]:
+        """(n_categories,) number of drawings of each category."""
+        return np.bincount(self.labels, minlength=len(self.categories))
+
+    def subset(self, indices: Iterable[int]) -> DrawingSet:
+        chosen = list(indices)
+        return DrawingSet(self.categories, [self.stroke3[i] for i in chosen], self.labels[chosen], self.source)
+
+    def per_category(self, n: int, seed: int = 0, every: int = 1) -> DrawingSet:
+        """At most ``n`` drawings of each (or each ``every``-th) category, chosen by ``seed``."""
+        generator = np.random.default_rng(seed)
+        chosen: list[int] = []
+        for label in range(0, len(self.categories), every):
+            indices = np.flatnonzero(self.labels == label)
+            chosen += generator.permutation(indices)[:n].tolist()
+        return self.subset(sorted(chosen))
+
+    def digest(self) -> str:
+        """SHA-256 over categories and rows: which data a checkpoint was trained on."""
+        digest = hashlib.sha256("\n".join(self.categories).encode())
+        for label, rows in zip(self.labels, self.stroke3, strict=True):
+            digest.update(int(label).to_bytes(4, "big"))
+            digest.update(np.asarray(rows, dtype="<f4").tobytes())
+        return digest.hexdigest()
+
+
+def find_files(path: str | Path, categories: Sequence[str] | None = None) -> dict[str, Path]:
+    """{name: file} of the drawing files at ``path`` (a file, or a folder of ``.npz`` or ``.ndjson``).
+
+    Raises:
+        DataError: nothing there, or a category has no file.
+    """
+    path = Path(path)
+    if path.is_file():
+        found = {_category_name(path): path}
+    elif path.is_dir():
+        files = sorted([*path.glob("*.npz"), *path.glob("*.ndjson")])
+        found = {_category_name(file): file for file in files}
+    else:
+        raise DataError(f"There is no file or folder {path}.")
+    if not found:
+        raise DataError(f"{path} holds no .npz or .ndjson files.")
+    if categories is not None:
+        missing = [name for name in categories if name not in found]
+        if missing:
+            raise DataError(f"{path} has no file for {', '.join(map(repr, missing))}.")
+        found = {name: found[name] for name in categories}
+    return found
+
+
+def _category_name(path: Path) -> str:
+    """``sketchrnn_cat.full.npz`` and ``cat.simplified.ndjson`` are both files of "cat"."""
+    name = path.name.removesuffix(path.suffix).removeprefix("sketchrnn_").removeprefix("full_simplified_")
+    for tail in (".full", ".simplified", ".raw"):
+        name = name.removesuffix(tail)
+    return name
+
+
+def load_sets(
+    path: str | Path,
+    categories: Sequence[str] | None = None,
+    splits: Sequence[str] = SPLITS,
+    *,
+    max_points: int = 250,
+    min_points: int = 2,
+    limit: int | None = None,
+) -> dict[str, DrawingSet]:
+    """Read drawings into sets, one for each split, all with the same list of categories.
+
+    Args:
+        path: a ``.npz`` or ``.ndjson`` file or a folder of them.
+        categories: which; all by default, sorted by name.
+        max_points, min_points: drawings with more or fewer rows are left out.
+        limit: at most this many of each category and split.
+
+    Raises:
+        DataError: see :func:`find_files`, :func:`read_npz`, :func:`read_ndjson`.
+    """
+    files = find_files(path, categories)
+    names = list(categories) if categories is not None else sorted(files)
+    collected: dict[str, tuple[list[NDArray[Any]], list[int]]] = {split: ([], []) for split in splits}
+    for label, name in enumerate(names):
+        for split, rows in _read_splits(files[name]).items():
+            if split not in collected:
+                continue
+            kept = [item for item in _canonical_all(rows) if min_points <= len(item) <= max_points][:limit]
+            collected[split][0].extend(kept)
+            collected[split][1].extend([label] * len(kept))
+    return {
+        split: DrawingSet(names, rows, np.array(labels, dtype=np.int64), str(path))
+        for split, (rows, labels) in collected.items()
+    }
+
+
+def _read_splits(path: Path) -> dict[str, list[NDArray[Any]]]:
+    if path.suffix == ".npz":
+        return dict(read_npz(path))
+    found: dict[str, list[NDArray[Any]]] = {split: [] for split in SPLITS}
+    for _, key, drawing in read_ndjson(path):
+        found[_split_of(key)].append(strokes.to_stroke3(drawing))
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------
+# Augmentation and batches
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes that keep a drawing what it is. All zero: none."""
+
+    scale: float = 0.10
+    """Spread (one standard deviation, in log) of the size of the whole drawing."""
+    stretch: float = 0.06
+    """Spread (log) of x against y."""
+    rotate: float = 0.05
+    """Spread in radians."""
+    shear: float = 0.05
+    """Spread of the shear."""
+    point_dropout: float = 0.05
+    """Chance of each inner point to go, in half of the drawings."""
+    mirror: float = 0.0
+    """Chance to mirror left and right."""
+
+    def matrices(self, n: int, generator: np.random.Generator) -> NDArray[np.float32]:
+        """(n, 2, 2) linear maps for row vectors: offsets @ matrix."""
+        normal = generator.standard_normal((4, n))
+        size, stretch = np.exp(self.scale * normal[0]), np.exp(0.5 * self.stretch * normal[1])
+        angle, shear = self.rotate * normal[2], self.shear * normal[3]
+        flip = np.where(generator.random(n) < self.mirror, -1.0, 1.0)
+        cos, sin = np.cos(angle), np.sin(angle)
+        a, d = size * stretch * flip, size / stretch
+        rows = [[a * cos, a * sin], [d * (shear * cos - sin), d * (shear * sin + cos)]]
+        return np.moveaxis(np.array(rows), -1, 0).astype(np.float32)
+
+
+def drop_points(rows: NDArray[Any], probability: float, generator: np.random.Generator) -> NDArray[Any]:
+    """Leave out inner points of strokes by chance; their offsets go to the next point."""
+    inner = rows[:, 2] == 0
+    inner[0] = False
+    inner[1:] &= rows[:-1, 2] == 0
+    keep = ~(inner & (generator.random(len(rows)) < probability))
+    if keep.all():
+        return rows
+    path = np.cumsum(rows[:, :2], axis=0, dtype=np.float32)[keep]
+    offsets = np.diff(path, axis=0, prepend=np.zeros((1, 2), dtype=np.float32))
+    return np.column_stack([offsets, rows[keep, 2]])
+
+
+@dataclass
+class Batch:
+    """B drawings padded to the longest.
+
+    Attributes:
+        target: (B, T + 1, 5) float32 stroke5, normalised; at least one end row each.
+        lengths: (B,) N_s, number of points without end rows.
+        labels: (B,) category indices.
+    """
+
+    target: NDArray[np.float32]
+    lengths: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+    @property
+    def previous(self) -> NDArray[np.float32]:
+        """(B, T + 1, 5): the decoder's inputs, the start token before all rows but the last."""
+        start = np.broadcast_to(strokes.START_TOKEN, (len(self.target), 1, 5))
+        return np.concatenate([start, self.target[:, :-1]], axis=1)
+
+
+def collate(
+    rows: Sequence[NDArray[Any]],
+    labels: NDArray[np.int64],
+    scale_factor: float,
+    *,
+    augmentation: Augmentation | None = None,
+    generator: np.random.Generator | None = None,
+) -> Batch:
+    """Pad drawings in the canonical frame to one batch of normalised stroke5."""
+    if augmentation is not None:
+        generator = generator or np.random.default_rng()
+        if augmentation.point_dropout > 0:
+            chosen = generator.random(len(rows)) < 0.5
+            rows = [
+                drop_points(item, augmentation.point_dropout, generator) if drop else item
+                for item, drop in zip(rows, chosen, strict=True)
+            ]
+    lengths = np.array([len(item) for item in rows], dtype=np.int64)
+    target = np.zeros((len(rows), int(lengths.max()) + 1, 5), dtype=np.float32)
+    for i, item in enumerate(rows):
+        n = len(item)
+        target[i, :n, :2] = item[:, :2]
+        target[i, :n, 3] = item[:, 2]
+        target[i, :n, 2] = 1 - item[:, 2]
+        target[i, n:, 4] = 1.0
+    if augmentation is not None and generator is not None:
+        target[..., :2] = target[..., :2] @ augmentation.matrices(len(rows), generator)
+    target[..., :2] /= scale_factor
+    return Batch(target, lengths, np.asarray(labels, dtype=np.int64))
+
+
+class BatchSampler:
+    """An endless, repeatable stream of balanced, length-bucketed batches.
+
+    Categories are drawn with a chance proportional to count ** ``power``. Drawings are drawn a pool at a
+    time; a pool is sorted by length (with some noise) and cut into batches, so that little is padded.
+    Batch ``i`` depends on the seed and on ``i`` alone, which makes resuming exact.
+    """
+
+    POOL_BATCHES = 64
+
+    def __init__(
+        self,
+        drawings: DrawingSet,
+        batch_size: int,
+        scale_factor: float,
+        *,
+        power: float = 0.6,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if not len(drawings):
+            raise DataError("There are no drawings to train on.")
+        self.drawings, self.batch_size, self.scale_factor = drawings, batch_size, scale_factor
+        self.augmentation, self.seed, self.rank, self.world_size = augmentation, seed, rank, world_size
+        counts = drawings.counts().astype(np.float64)
+        weights = np.where(counts > 0, np.maximum(counts, 1) ** (power - 1.0), 0.0)
+        chances = weights[drawings.labels]
+        self._cumulative = np.cumsum(chances / chances.sum())
+        self._pool_number = -1
+        self._pool: list[NDArray[np.int64]] = []
+
+    def _draw_pool(self, number: int) -> None:
+        generator = np.random.default_rng([self.seed, self.rank, self.world_size, number])
+        n = self.batch_size * self.POOL_BATCHES
+        chosen = np.searchsorted(self._cumulative, generator.random(n) * self._cumulative[-1], side="right")
+        chosen = np.minimum(chosen, len(self.drawings) - 1)
+        lengths = self.drawings.lengths[chosen] * generator.uniform(0.95, 1.05, n)
+        batches = chosen[np.argsort(lengths)].reshape(self.POOL_BATCHES, self.batch_size)
+        generator.shuffle(batches)
+        self._pool = [generator.permutation(batch) for batch in batches]
+        self._pool_number = number
+
+    def __getitem__(self, step: int) -> Batch:
+        """Batch number ``step``."""
+        number, place = divmod(step, self.POOL_BATCHES)
+        if number != self._pool_number:
+            self._draw_pool(number)
+        chosen = self._pool[place]
+        generator = np.random.default_rng([self.seed, self.rank, self.world_size, step, 1])
+        return collate(
+            [self.drawings.stroke3[i] for i in chosen],
+            self.drawings.labels[chosen],
+            self.scale_factor,
+            augmentation=self.augmentation,
+            generator=generator,
+        )
