@@ -53,7 +53,9 @@ class Checkpoint:
     @classmethod
     def from_model(cls, model: SketchRNN, categories: list[str], **about: Any) -> Checkpoint:
         """Copy a network's parameters."""
-        weights = {name: parameter.detach().float().cpu().numpy().copy() for name, parameter in model.named_parameters()}
+        weights = {
+            name: parameter.detach().float().cpu().numpy().copy() for name, parameter in model.named_parameters()
+        }
         return cls(model.config, weights, list(categories), float(model.scale_factor), int(model.n_max), **about)
 
     def model(self, device: str | torch.device = "cpu") -> SketchRNN:
@@ -120,7 +122,7 @@ def load(folder: str | Path) -> Checkpoint:
         or (architecture.n_categories and len(categories) != architecture.n_categories)
     ):
         raise CheckpointError(f"Checkpoint {name} does not name the {architecture.n_categories} categories it needs.")
-    if type(scale_factor) not in (int, float) or not math.isfinite(scale_factor) or not scale_factor > 0:
+    if not isinstance(scale_factor, int | float) or not math.isfinite(scale_factor) or not scale_factor > 0:
         raise CheckpointError(f"Checkpoint {name} has no positive scale factor.")
     if type(n_max) is not int or not 1 <= n_max <= 100_000:
         raise CheckpointError(f"Checkpoint {name} has no sensible N_max.")

@@ -51,7 +51,9 @@ def step_losses(
     return Reconstruction(offset, pen)
 
 
-def reconstruction_loss(y: Tensor, target: Tensor, lengths: Tensor, n_max: int, **options: float) -> tuple[Tensor, Tensor]:
+def reconstruction_loss(
+    y: Tensor, target: Tensor, lengths: Tensor, n_max: int, **options: float
+) -> tuple[Tensor, Tensor]:
     """L_s and L_p as the paper has them: sums over a drawing divided by N_max, mean over the batch.
 
     ``target`` may be padded to fewer rows than ``n_max``: what is cut off costs a trained network next to

@@ -50,7 +50,9 @@ def split(y: Tensor, min_sigma: float = 0.0) -> Mixture:
     n_mixtures, rest = divmod(y.shape[-1] - 3, 6)
     if rest or n_mixtures < 1:
         raise ValueError(f"y has {y.shape[-1]} numbers a step, which is not 6M + 3.")
-    pen_logits, pi_logits, mu_x, mu_y, log_sigma_x, log_sigma_y, rho_hat = y.split([3, *[n_mixtures] * 6], dim=-1)
+    pen_logits, pi_logits, mu_x, mu_y, log_sigma_x, log_sigma_y, rho_hat = torch.split(
+        y, [3, *[n_mixtures] * 6], dim=-1
+    )
     lowest = max(math.log(min_sigma), MIN_LOG_SIGMA) if min_sigma > 0 else MIN_LOG_SIGMA
     return Mixture(
         pen_logits=pen_logits,

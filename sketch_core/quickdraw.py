@@ -18,7 +18,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -27,8 +27,6 @@ from numpy.typing import NDArray
 from sketch_core import strokes
 
 SPLITS = ("train", "valid", "test")
-# Whole files in the canonical frame have medians of 253 to 255.
-CANONICAL_SIDES = (245.0, 256.0)
 
 
 class DataError(ValueError):
@@ -56,7 +54,7 @@ def _latin1_bytes(text: str, encoding: str) -> bytes:
 class ArrayUnpickler(pickle.Unpickler):
     """Unpickles NumPy arrays and refuses every other object, so no code in a file is ever run."""
 
-    _allowed: dict[tuple[str, str], Any] = {
+    _allowed: ClassVar[dict[tuple[str, str], Any]] = {
         ("numpy.core.multiarray", "_reconstruct"): _empty_array,
         ("numpy._core.multiarray", "_reconstruct"): _empty_array,
         ("numpy", "ndarray"): np.ndarray,
@@ -191,7 +189,8 @@ def _canonical_all(rows: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
     for item in rows[:200]:
         path = np.cumsum(np.vstack([[0, 0], item[:, :2]]), axis=0)
         sides.append(np.ptp(path, axis=0).max())
-    if sides and CANONICAL_SIDES[0] <= float(np.median(sides)) <= CANONICAL_SIDES[1]:
+    low, high = strokes.CANONICAL_SIDES
+    if sides and low <= float(np.median(sides)) <= high:
         return list(rows)
     return [to_canonical(item) for item in rows]
 

@@ -30,6 +30,8 @@ Stroke = NDArray[np.float64]
 Drawing = list[Stroke]
 
 FRAME_SIZE = 255.0
+# Whole drawings that come from canonical files have longest sides of 250 to 255 (offsets were rounded).
+CANONICAL_SIDES = (245.0, 256.0)
 EPSILON = 2.0
 MAX_STROKES = 400
 MAX_POINTS = 20_000

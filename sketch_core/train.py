@@ -25,8 +25,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from tqdm import tqdm
 
-from sketch_core import checkpoint, losses, quickdraw, strokes
+from sketch_core import checkpoint, evaluate, losses, quickdraw, strokes
+from sketch_core.device import choose_device, choose_precision
 from sketch_core.model import SketchRNN, SketchRNNConfig
 
 log = logging.getLogger("sketch_core.train")
@@ -54,13 +56,13 @@ class TrainConfig:
     """Length of the run in steps (batches), instead of minutes."""
     batch_size: int = 16
     """Drawings a batch, of each process."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2.5e-3
     """Peak learning rate."""
     final_learning_rate: float = 1e-6
     """Learning rate at the end."""
     warmup_steps: int = 500
     """Steps over which the learning rate rises from 0."""
-    decay_share: float = 0.5
+    decay_share: float = 0.6
     """Last share of the run over which the learning rate falls."""
     schedule: str = "stable-decay"
     """"stable-decay", or "magenta": learning_rate x 0.9999^step, not under 1e-5."""
@@ -74,13 +76,13 @@ class TrainConfig:
     """Decay of the running average of the weights, which is what is saved; 0 turns it off."""
     normalise: str = "step"
     """"step": nats a step; "n_max": the paper's, sums divided by N_max, padding included."""
-    w_kl: float = 0.25
+    w_kl: float = 0.1
     """Weight of the KL term."""
     kl_min: float = 0.2
     """Floor of L_KL."""
     eta_min: float = 0.01
     """Share of w_kl at step 0."""
-    kl_rate: float = 0.9999
+    kl_rate: float = 0.99997
     """R of the annealing."""
     z_share: float = 0.4
     """Share of each batch decoded with z; the rest learns to draw without."""
@@ -179,41 +181,6 @@ class TrainConfig:
         return cls(**given)
 
 
-def choose_device(name: str) -> torch.device:
-    """"auto" is CUDA, then MPS, then the CPU; in a ``torchrun`` process, the GPU of its local rank."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if name == "cuda":
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    return torch.device(name)
-
-
-def choose_precision(name: str, device: torch.device) -> torch.dtype | None:
-    """torch.bfloat16 where the device has fast bf16 recurrent kernels, else ``None`` for fp32."""
-    if name == "fp32":
-        return None
-    if name == "bf16":
-        return torch.bfloat16
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
-    if device.type == "cpu":
-        # Only trying tells: oneDNN reports bf16 on some CPUs on which it has no bf16 LSTM.
-        try:
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-                nn.LSTM(8, 8, batch_first=True)(torch.zeros(2, 2, 8))
-            return torch.bfloat16 if "avx512_bf16" in _cpu_flags() or "amx_bf16" in _cpu_flags() else None
-        except RuntimeError:
-            return None
-    return None
-
-
-def _cpu_flags() -> str:
-    try:
-        return Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore")
-    except OSError:
-        return ""
-
-
 class Objective(nn.Module):
     """The network with its loss; what DistributedDataParallel wraps."""
 
@@ -221,8 +188,15 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.config = model, config
 
-    def forward(
-        self, previous: Tensor, target: Tensor, lengths: Tensor, seen: Tensor, labels: Tensor, noise: Tensor, w_kl: float
+    def forward(  # noqa: PLR0917 (DistributedDataParallel hands tensors on by position)
+        self,
+        previous: Tensor,
+        target: Tensor,
+        lengths: Tensor,
+        seen: Tensor,
+        labels: Tensor,
+        noise: Tensor,
+        w_kl: float,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """
         Args:
@@ -269,7 +243,7 @@ class Trainer:
     def __init__(self, config: TrainConfig, *, on_validate: list[Callable[[Trainer], None]] | None = None) -> None:
         self.config = config
         self.on_validate = on_validate or []
-        self.rank, self.world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        self.rank, self.world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         if config.threads:
             torch.set_num_threads(config.threads)
         self.device = choose_device(config.device)
@@ -291,7 +265,7 @@ class Trainer:
         # N_max is the longest of all splits, and one more row for the end.
         n_max = max(int(item.lengths.max()) for item in sets.values() if len(item)) + 1
         architecture = config.architecture
-        if architecture.category_size and not (config.normalise == "n_max"):
+        if architecture.category_size:
             architecture = dataclasses.replace(architecture, n_categories=len(self.categories))
         self.architecture = architecture
 
@@ -506,9 +480,10 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Nats a step of the validation drawings with the averaged weights; see :func:`evaluate_nats`."""
+        """Nats a step of the validation drawings with the averaged weights; see :mod:`sketch_core.evaluate`."""
         with self.averaged() as model:
-            return evaluate_nats(model, self.valid_set, device=self.device, precision=self.precision)
+            measured = evaluate.measure(model, self.valid_set, device=self.device, precision=self.precision)
+            return measured.summary()
 
     def run(self) -> None:
         """Train to the end, or until Ctrl-C, which finishes the step, saves, and stops."""
@@ -588,7 +563,7 @@ class Trainer:
         def stop(number: int, frame: object) -> None:
             self._stop = True
 
-        previous = {}
+        previous: dict[int, Any] = {}
         with contextlib.suppress(ValueError):  # not in the main thread
             for number in (signal.SIGINT, signal.SIGTERM):
                 previous[number] = signal.signal(number, stop)
@@ -627,71 +602,7 @@ class Trainer:
 
 
 def _progress_bar(config: TrainConfig) -> Any:
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return None
     total, unit = (config.steps, "step") if config.steps else (config.minutes, "min")
-    return tqdm(total=total, unit=unit, mininterval=1.0, bar_format="{l_bar}{bar}| {n:.1f}/{total:.0f} {unit} {postfix}")
-
-
-@torch.no_grad()
-def evaluate_nats(
-    model: SketchRNN,
-    drawings: quickdraw.DrawingSet,
-    *,
-    device: torch.device | str = "cpu",
-    precision: torch.dtype | None = None,
-    batch_size: int = 128,
-) -> dict[str, float]:
-    """Nats a step of drawings, category given, in the 255 frame.
-
-    Returns:
-        nats_free: without z, all steps. nats_half: without z, the steps after the first half. nats_z: with
-        z = μ. l_s, l_p: the parts of nats_free a step. kl: mean L_KL (before floor and weight).
-    """
-    device = torch.device(device)
-    order = np.argsort(drawings.lengths, kind="stable")
-    sums = dict.fromkeys(("offset", "pen", "half", "z", "kl"), 0.0)
-    points = half_points = half_steps = count = 0
-    for begin in range(0, len(order), batch_size):
-        chosen = order[begin : begin + batch_size]
-        batch = quickdraw.collate(
-            [drawings.stroke3[i] for i in chosen], drawings.labels[chosen], float(model.scale_factor)
-        )
-        previous, target, lengths, labels = (
-            torch.from_numpy(array).to(device) for array in (batch.previous, batch.target, batch.lengths, batch.labels)
-        )
-        category = labels if model.category is not None else None
-        options = {"min_sigma": model.config.min_sigma}
-        with torch.autocast(device.type, precision) if precision else contextlib.nullcontext():
-            y = model(previous, None, category).float()
-            steps = losses.step_losses(y, target, lengths, **options)
-            if model.encoder is not None:
-                mu, sigma_hat = model.encode(target, lengths)
-                y = model(previous, mu, category).float()
-                with_z = losses.step_losses(y, target, lengths, **options)
-                sums["z"] += float(with_z.offset.sum() + with_z.pen.sum())
-                sums["kl"] += float(losses.kl_loss(mu.float(), sigma_hat.float()).sum())
-        sums["offset"] += float(steps.offset.sum())
-        sums["pen"] += float(steps.pen.sum())
-        later = torch.arange(target.shape[1], device=device) >= (lengths // 2).unsqueeze(1)
-        sums["half"] += float(((steps.offset + steps.pen) * later).sum())
-        n = batch.lengths
-        points += int(n.sum())
-        half_points += int((n - n // 2).sum())
-        half_steps += int((n - n // 2 + 1).sum())
-        count += len(n)
-    steps_total = points + count
-    scale = float(model.scale_factor)
-    l_s = losses.nats_in_frame(sums["offset"], points, scale)
-    result = {
-        "nats_free": (l_s + sums["pen"]) / steps_total,
-        "nats_half": losses.nats_in_frame(sums["half"], half_points, scale) / half_steps,
-        "l_s": l_s / steps_total,
-        "l_p": sums["pen"] / steps_total,
-    }
-    if model.encoder is not None:
-        result["nats_z"] = losses.nats_in_frame(sums["z"], points, scale) / steps_total
-        result["kl"] = sums["kl"] / count
-    return result
+    return tqdm(
+        total=total, unit=unit, mininterval=1.0, bar_format="{l_bar}{bar}| {n:.1f}/{total:.0f} {unit} {postfix}"
+    )

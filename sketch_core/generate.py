@@ -1,0 +1,523 @@
+"""What the network is used for: completing, varying and drawing, behind one class.
+
+Page, API, command line and tests all go through :class:`Sketcher`: drawings in canvas pixels in, drawings
+in canvas pixels out. The same checkpoint, drawing, temperature and seed give the same drawings, alone or in
+any batch, streamed or whole.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sketch_core import checkpoint as checkpoints
+from sketch_core import losses, strokes
+from sketch_core.device import choose_device
+from sketch_core.engine import PEN_DOWN, PEN_END, CpuEngine, Floats, State, Step, draw_noise
+from sketch_core.mixture import Temperatures, temperatures
+from sketch_core.strokes import FRAME_SIZE, Drawing
+
+Kind = Literal["complete", "vary", "draw"]
+KINDS: tuple[Kind, ...] = ("complete", "vary", "draw")
+MOVE_TO, LINE_TO, ENDED = 0, 1, 2
+
+# Shares of the finished drawing's longest side that a start is tried at.
+SHARES = (1.0, 0.84, 0.71, 0.59, 0.5, 0.42, 0.35, 0.25)
+MAX_DRAWINGS = 1000
+CACHED_PREFIXES = 64
+
+
+class CategoryError(ValueError):
+    """A category that the network does not know."""
+
+
+class StreamRow(NamedTuple):
+    """One new point of one drawing."""
+
+    k: int
+    """Which of the n drawings."""
+    x: float
+    y: float
+    """Canvas pixels."""
+    pen: int
+    """0: a stroke starts here; 1: a line leads here from the point before; 2: drawing k has ended."""
+
+
+@dataclass
+class _Plan:
+    """All that sampling needs, and where the results go."""
+
+    state: State
+    start: tuple[float, float]
+    """Canvas pixels of the pen before the first step."""
+    unit: float
+    """Canvas pixels of one normalised unit."""
+    pen_down: bool
+    """Whether the first sampled point is joined to ``start`` by a line."""
+    allow_empty: bool
+    box: tuple[float, float, float, float] | None = None
+    """Fit each finished drawing into this; its points can then only be told when it has ended."""
+    fill: bool = False
+    """Fit by growing as well as by shrinking."""
+
+
+class Prefix(NamedTuple):
+    """A start that the network has read."""
+
+    state: State
+    """One row."""
+    share: float
+    """Longest side of the start, as a share of the finished drawing's."""
+    scale: float
+    """Canonical frame units a canvas pixel."""
+
+
+class Sketcher:
+    """A checkpoint ready to draw.
+
+    A drawing is a list of (N, 2) arrays of canvas pixels, y down. ``category=None`` means any. All methods
+    raise ``ValueError`` (:class:`strokes.DrawingError`, :class:`CategoryError`) with one clear sentence.
+    """
+
+    def __init__(self, source: checkpoints.Checkpoint, *, device: str = "cpu") -> None:
+        self.source = source
+        self.device = torch.device(device)
+        self.model = source.model(self.device)
+        self.engine = CpuEngine(source.architecture, source.weights)
+        self._prefixes: OrderedDict[tuple[Any, ...], Prefix] = OrderedDict()
+        self._category_index = {name: index for index, name in enumerate(source.categories)}
+
+    # -- what it is --------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    @property
+    def categories(self) -> list[str]:
+        return list(self.source.categories)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """``config.json``: architecture, training, metrics."""
+        return self.source.info()
+
+    @property
+    def scale_factor(self) -> float:
+        return self.source.scale_factor
+
+    def category_index(self, category: str | None) -> int:
+        """Index of a category's embedding; "any" has one of its own.
+
+        Raises:
+            CategoryError: not one of :attr:`categories`; the message names similar ones.
+        """
+        if category is None:
+            return self.source.architecture.n_categories
+        if not isinstance(category, str) or category not in self._category_index:
+            shown = str(category)[:60]
+            near = difflib.get_close_matches(shown, self.source.categories, n=3)
+            hint = f"; did you mean {' or '.join(near)}?" if near else "."
+            raise CategoryError(f"This network does not know the category {shown!r}{hint}")
+        return self._category_index[category]
+
+    # -- the three jobs ----------------------------------------------------------------------------
+
+    def complete(
+        self,
+        drawing: Sequence[NDArray[Any]],
+        category: str | None = None,
+        temperature: float = 0.4,
+        n: int = 9,
+        seed: int = 0,
+        *,
+        pen_down: bool = False,
+        canvas: float | None = None,
+        rule: str = "duet",
+    ) -> list[Drawing]:
+        """n endings of an unfinished drawing: the new strokes only, in the drawing's own coordinates.
+
+        Args:
+            drawing: what is there so far.
+            pen_down: the last stroke is unfinished too: each ending's first stroke continues it, and starts
+                exactly at its last point.
+            canvas: longest side of the canvas, if known: a mild hint of how large the finished drawing will be.
+            rule: what the temperature does; see :func:`mixture.temperatures`.
+        """
+        return self._collect(
+            "complete",
+            drawing,
+            category=category,
+            temperature=temperature,
+            n=n,
+            seed=seed,
+            pen_down=pen_down,
+            canvas=canvas,
+            rule=rule,
+        )
+
+    def vary(
+        self,
+        drawing: Sequence[NDArray[Any]],
+        category: str | None = None,
+        temperature: float = 0.4,
+        n: int = 9,
+        seed: int = 0,
+        *,
+        spread: float = 1.0,
+        rule: str = "duet",
+    ) -> list[Drawing]:
+        """n whole drawings decoded from z of this one, fitted into its bounding box.
+
+        Args:
+            spread: how far z strays: z = μ + spread · σ ⊙ ε.
+        """
+        return self._collect(
+            "vary", drawing, category=category, temperature=temperature, n=n, seed=seed, spread=spread, rule=rule
+        )
+
+    def draw(
+        self,
+        category: str | None = None,
+        temperature: float = 0.4,
+        n: int = 9,
+        seed: int = 0,
+        *,
+        size: float = FRAME_SIZE,
+        rule: str = "duet",
+    ) -> list[Drawing]:
+        """n free drawings, each filling a ``size`` x ``size`` frame."""
+        return self._collect(
+            "draw", None, category=category, temperature=temperature, n=n, seed=seed, size=size, rule=rule
+        )
+
+    def _collect(self, kind: Kind, drawing: Sequence[NDArray[Any]] | None, **options: Any) -> list[Drawing]:
+        """:meth:`stream` to its end, put together as drawings."""
+        results: dict[int, list[list[tuple[float, float]]]] = {}
+        for rows in self.stream(kind, drawing, **options):
+            for k, x, y, pen in rows:
+                result = results.setdefault(k, [])
+                if pen == MOVE_TO:
+                    result.append([(x, y)])
+                elif pen == LINE_TO:
+                    result[-1].append((x, y))
+        return [[np.array(stroke, dtype=np.float64) for stroke in results[k]] for k in sorted(results)]
+
+    def stream(
+        self,
+        kind: Kind,
+        drawing: Sequence[NDArray[Any]] | None = None,
+        *,
+        category: str | None = None,
+        temperature: float = 0.4,
+        n: int = 9,
+        seed: int = 0,
+        pen_down: bool = False,
+        canvas: float | None = None,
+        spread: float = 1.0,
+        size: float = FRAME_SIZE,
+        rule: str = "duet",
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Iterator[list[StreamRow]]:
+        """The points of :meth:`complete`, :meth:`vary` or :meth:`draw` as they are drawn.
+
+        Args:
+            kind: "complete", "vary" or "draw".
+            cancelled: asked before each step; sampling stops once it says yes.
+
+        Yields:
+            Lists of :class:`StreamRow`, new since the last list. Endings come point by point; variations and
+            free drawings come whole, since they are fitted to their place when they have ended.
+        """
+        if type(n) is not int or not 1 <= n <= MAX_DRAWINGS:
+            raise ValueError(f"The number of drawings must be a whole number from 1 to {MAX_DRAWINGS:,}.")
+        if type(seed) is not int or not 0 <= seed < 2**63:
+            raise ValueError("The seed must be a whole number of at most 63 bits and not negative.")
+        if type(temperature) not in (int, float):
+            raise ValueError("The temperature must be a number.")
+        heat = temperatures(temperature, rule)
+        index = self.category_index(category)
+        if kind == "complete":
+            plan = self._plan_completion(strokes.check_drawing(drawing or []), index, n, pen_down, canvas)
+        elif kind == "vary":
+            plan = self._plan_variation(strokes.check_drawing(drawing or []), index, n, seed, spread)
+        elif kind == "draw":
+            plan = self._plan_free(category, n, size)
+        else:
+            raise ValueError(f"There is no {kind!r}; choose one of {', '.join(KINDS)}.")
+        noise = [draw_noise(seed, k, self.source.n_max) for k in range(n)]
+        yield from self._run(plan, noise, [heat] * n, cancelled)
+
+    def free_state(self, category: str | None, n: int) -> State:
+        """The decoder before the first point of n free drawings."""
+        return self.engine.start(self._condition(self.category_index(category), None, n))
+
+    # -- plans -------------------------------------------------------------------------------------
+
+    def _condition(self, index: int, z: Floats | None, n: int) -> Floats:
+        """(n, condition_size) for a category index and z (n, N_z) or none."""
+        with torch.inference_mode():
+            labels = torch.full((n,), index, device=self.device) if self.model.category is not None else None
+            latent = None if z is None else torch.from_numpy(z).to(self.device)
+            condition: Floats = self.model.condition(latent, labels, n).float().cpu().numpy()
+        return condition
+
+    def _plan_free(self, category: str | None, n: int, size: float) -> _Plan:
+        if type(size) not in (int, float) or not 0 < size <= strokes.MAX_COORDINATE:
+            raise ValueError("The size of the frame must be a positive number of pixels.")
+        state = self.free_state(category, n)
+        unit = self.scale_factor * size / FRAME_SIZE
+        return _Plan(state, (0.0, 0.0), unit, True, False, box=(0.0, 0.0, float(size), float(size)), fill=True)
+
+    def _plan_variation(self, drawing: Drawing, index: int, n: int, seed: int, spread: float) -> _Plan:
+        if type(spread) not in (int, float) or not 0 <= spread <= 10:
+            raise ValueError("The spread must be a number from 0 to 10.")
+        mu, sigma = self.encode([drawing])
+        epsilon = np.random.Generator(np.random.Philox(key=[seed, 2**63])).standard_normal((n, mu.shape[1]))
+        z = (mu + spread * sigma * epsilon).astype(np.float32)
+        state = self.engine.start(self._condition(index, z, n))
+        box = strokes.bounds(drawing)
+        unit = self.scale_factor / strokes.fit_frame(drawing).scale
+        return _Plan(state, (0.0, 0.0), unit, True, False, box=box)
+
+    def _plan_completion(self, drawing: Drawing, index: int, n: int, pen_down: bool, canvas: float | None) -> _Plan:
+        prefix = self.read_prefix(drawing, index, pen_down=pen_down, canvas=canvas)
+        x, y = drawing[-1][-1]
+        state = prefix.state.take(np.zeros(n, dtype=np.int64))
+        return _Plan(state, (float(x), float(y)), self.scale_factor / prefix.scale, pen_down, False)
+
+    def read_prefix(
+        self, drawing: Drawing, index: int, *, pen_down: bool = False, canvas: float | None = None
+    ) -> Prefix:
+        """Let the network read a start, at the size at which it is most likely; remembered for the next call.
+
+        How large the finished drawing will be is unknown, so the start is read at each of ``SHARES`` in one
+        batch and the likeliest is taken. The points are the same at each size (simplified as for the middle
+        one), so that likelihoods compare: a density per canvas pixel needs 2 log(scale) for each point.
+        """
+        key = (index, pen_down, canvas, len(drawing), *(stroke.tobytes() for stroke in drawing))
+        if key in self._prefixes:
+            self._prefixes.move_to_end(key)
+            return self._prefixes[key]
+        best = self._best_share(drawing, index, pen_down, canvas)
+        canonical, frame = strokes.canonical(drawing, share=best)
+        rows = strokes.to_stroke3(canonical, pen_down=pen_down)
+        points = strokes.to_stroke5(rows, scale_factor=self.scale_factor, end=False)[None]
+        state = self.engine.start(self._condition(index, None, 1))
+        if points.shape[1]:
+            state, _ = self.engine.read(state, points)
+        prefix = Prefix(state, best, frame.scale)
+        self._prefixes[key] = prefix
+        if len(self._prefixes) > CACHED_PREFIXES:
+            self._prefixes.popitem(last=False)
+        return prefix
+
+    def _best_share(self, drawing: Drawing, index: int, pen_down: bool, canvas: float | None) -> float:
+        side = strokes.longest_side(drawing)
+        if side == 0.0:
+            return 1.0
+        shares = np.array(SHARES)
+        score = self.share_scores(drawing, index, pen_down=pen_down)
+        score = score + share_prior(shares, side, canvas)
+        return float(shares[int(score.argmax())])
+
+    def share_scores(self, drawing: Drawing, index: int, *, pen_down: bool = False) -> NDArray[np.float64]:
+        """log p of a start's points, per canvas pixel, at each of ``SHARES``."""
+        shares = np.array(SHARES)
+        canonical, _ = strokes.canonical(drawing, share=0.5)
+        rows = strokes.to_stroke3(canonical, pen_down=pen_down)
+        rows[:, :2] /= 0.5
+        points = np.stack(
+            [
+                strokes.to_stroke5(rows * (share, share, 1.0), scale_factor=self.scale_factor, end=False)
+                for share in shares
+            ]
+        )
+        state = self.engine.start(self._condition(index, None, len(shares)))
+        _, y = self.engine.read(state, points)
+        n_points = points.shape[1]
+        lengths = torch.full((len(shares),), n_points)
+        steps = losses.step_losses(
+            torch.from_numpy(y), torch.from_numpy(points), lengths, min_sigma=self.model.config.min_sigma
+        )
+        nats = (steps.offset + steps.pen).sum(dim=1).double().numpy()
+        result: NDArray[np.float64] = -nats + 2.0 * n_points * np.log(shares)
+        return result
+
+    # -- sampling ----------------------------------------------------------------------------------
+
+    def _run(
+        self,
+        plan: _Plan,
+        noise: Sequence[Floats],
+        heat: Sequence[Temperatures],
+        cancelled: Callable[[], bool] | None,
+    ) -> Iterator[list[StreamRow]]:
+        pens = [_Pen(k, plan) for k in range(len(noise))]
+        for step in self.engine.sample(plan.state, noise, heat, allow_empty=plan.allow_empty):
+            if cancelled is not None and cancelled():
+                return
+            rows = _follow(pens, step)
+            if rows:
+                yield rows
+
+    # -- reading drawings --------------------------------------------------------------------------
+
+    def encode(self, drawings: Sequence[Sequence[NDArray[Any]]]) -> tuple[Floats, Floats]:
+        """μ and σ of drawings, (len, N_z) each (paper, equations 1 and 2).
+
+        Raises:
+            ValueError: the checkpoint has no encoder.
+        """
+        rows = [self._stroke3(drawing) for drawing in drawings]
+        lengths = np.array([len(item) for item in rows])
+        points = np.stack(
+            [strokes.to_stroke5(item, scale_factor=self.scale_factor, n_max=int(lengths.max())) for item in rows]
+        )
+        with torch.inference_mode():
+            mu, sigma_hat = self.model.encode(
+                torch.from_numpy(points).to(self.device), torch.from_numpy(lengths).to(self.device)
+            )
+            return mu.float().cpu().numpy(), torch.exp(0.5 * sigma_hat.float()).cpu().numpy()
+
+    def _stroke3(self, drawing: Sequence[NDArray[Any]]) -> Floats:
+        """A whole drawing's rows in the canonical frame; as they are if it is in that frame already."""
+        checked = strokes.check_drawing(drawing)
+        side = strokes.longest_side(checked)
+        if not strokes.CANONICAL_SIDES[0] <= side <= strokes.CANONICAL_SIDES[1]:
+            checked, _ = strokes.canonical(checked)
+        rows = strokes.to_stroke3(checked)
+        return rows if len(rows) else np.array([[0.0, 0.0, 1.0]], dtype=np.float32)
+
+    def nats(
+        self,
+        drawings: Sequence[Sequence[NDArray[Any]]],
+        category: str | Sequence[str | None] | None = None,
+        given: float = 0.0,
+        *,
+        batch_size: int = 128,
+    ) -> NDArray[np.float64]:
+        """How well the network foresees drawings, without z.
+
+        Drawings outside the canonical frame are brought into it (scaled and simplified); those whose longest
+        side is within it already are taken point for point.
+
+        Args:
+            category: one for all, or one for each drawing.
+            given: share of each drawing's offsets that is only read, 0 to 1.
+
+        Returns:
+            (len, 2): the summed nats (L_s + L_p, density per square unit of the 255 frame) of the steps
+            after the first ``given`` share, and how many steps those are (one for each offset, one for the end).
+        """
+        if not 0.0 <= given <= 1.0:
+            raise ValueError("The given share must lie between 0 and 1.")
+        names = [category] * len(drawings) if category is None or isinstance(category, str) else list(category)
+        if len(names) != len(drawings):
+            raise ValueError("Give one category for all drawings or one for each.")
+        labels = np.array([self.category_index(name) for name in names], dtype=np.int64)
+        rows = [self._stroke3(drawing) for drawing in drawings]
+        lengths = np.array([len(item) for item in rows], dtype=np.int64)
+        result = np.zeros((len(rows), 2))
+        order = np.argsort(lengths, kind="stable")
+        for begin in range(0, len(order), batch_size):
+            chosen = order[begin : begin + batch_size]
+            n = lengths[chosen]
+            target = np.stack(
+                [strokes.to_stroke5(rows[i], scale_factor=self.scale_factor, n_max=int(n.max()) + 1) for i in chosen]
+            )
+            start = np.broadcast_to(strokes.START_TOKEN, (len(chosen), 1, 5))
+            previous = np.concatenate([start, target[:, :-1]], axis=1)
+            with torch.inference_mode():
+                tensors = [torch.from_numpy(array).to(self.device) for array in (previous, target, n, labels[chosen])]
+                y = self.model(tensors[0], None, tensors[3] if self.model.category is not None else None)
+                steps = losses.step_losses(y.float(), tensors[1], tensors[2], min_sigma=self.model.config.min_sigma)
+            first = np.floor(given * n).astype(np.int64)  # (B,)
+            later = np.arange(target.shape[1]) >= first[:, None]
+            offset = (steps.offset.double().cpu().numpy() * later).sum(axis=1)
+            pen = (steps.pen.double().cpu().numpy() * later).sum(axis=1)
+            result[chosen, 0] = offset + 2.0 * math.log(self.scale_factor) * (n - first) + pen
+            result[chosen, 1] = n - first + 1
+        return result
+
+
+def share_prior(shares: NDArray[np.float64], side: float, canvas: float | None) -> NDArray[np.float64]:
+    """log of a mild belief about how much of the finished drawing's side a start already has.
+
+    With a canvas: the finished drawing most likely spans 80% of it. Without: it is likely to grow little.
+    """
+    if canvas is None:
+        return np.zeros_like(shares)
+    expected = np.clip(side / (0.8 * canvas), SHARES[-1], 1.0)
+    deviation: NDArray[np.float64] = np.log(shares / expected) / 0.6
+    return -0.5 * deviation**2
+
+
+class _Pen:
+    """Follows one drawing's sampled points on the canvas."""
+
+    def __init__(self, k: int, plan: _Plan) -> None:
+        self.k, self.plan = k, plan
+        self.x, self.y = plan.start
+        self.down = plan.pen_down
+        self.begun = False
+        self.held: list[StreamRow] = []
+
+    def move(self, dx: float, dy: float, pen: int) -> list[StreamRow]:
+        """Rows that a sampled point gives."""
+        rows = []
+        if pen != PEN_END:
+            if not self.begun and self.down:
+                rows.append(StreamRow(self.k, self.x, self.y, MOVE_TO))
+            self.begun = True
+            self.x += dx * self.plan.unit
+            self.y += dy * self.plan.unit
+            rows.append(StreamRow(self.k, self.x, self.y, LINE_TO if self.down else MOVE_TO))
+            self.down = pen == PEN_DOWN
+        else:
+            rows.append(StreamRow(self.k, self.x, self.y, ENDED))
+        if self.plan.box is None:
+            return rows
+        self.held += rows
+        return self._fitted() if pen == PEN_END else []
+
+    def _fitted(self) -> list[StreamRow]:
+        """The whole drawing, centred in the plan's box and no larger than it."""
+        assert self.plan.box is not None  # noqa: S101 (for the type checker: only called with a box)
+        points = np.array([(row.x, row.y) for row in self.held])
+        low, high = points.min(axis=0), points.max(axis=0)
+        side = float((high - low).max())
+        box = np.array(self.plan.box)
+        room = float((box[2:] - box[:2]).max())
+        ratio = room / side if side > 0 and (self.plan.fill or side > room) and room > 0 else 1.0
+        points = (points - (low + high) / 2.0) * ratio + (box[:2] + box[2:]) / 2.0
+        return [StreamRow(row.k, float(x), float(y), row.pen) for row, (x, y) in zip(self.held, points, strict=True)]
+
+
+def _follow(pens: list[_Pen], step: Step) -> list[StreamRow]:
+    rows: list[StreamRow] = []
+    for k, (dx, dy), pen in zip(step.rows.tolist(), step.offsets.tolist(), step.pens.tolist(), strict=True):
+        rows += pens[k].move(dx, dy, pen)
+    return rows
+
+
+def load(name_or_path: str | Path | None = None, device: str = "auto") -> Sketcher:
+    """The default checkpoint, or one by name or path.
+
+    Args:
+        device: "auto", "cpu", "cuda" or "mps"; where drawings are encoded and measured.
+
+    Raises:
+        CheckpointError: missing, damaged, or of another version; one sentence.
+    """
+    source = checkpoints.load(checkpoints.resolve(name_or_path))
+    return Sketcher(source, device=str(choose_device(device)))
