@@ -1,0 +1,1 @@
+"""The page. Imports sketch_core; nothing imports app."""

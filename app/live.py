@@ -1,0 +1,191 @@
+"""The live path: a WebSocket on the page's own server, so that endings appear while they are drawn.
+
+Messages are JSON objects. The page sends a request ``{"id", "do", "strokes", "category", "temperature",
+"seed", "n", "pen_down"}`` or ``{"cancel": id}``; a new request cancels the one before it on the same
+connection. Back come ``{"id", "type": "points", "rows": [[k, x, y, pen], ...]}`` (pen 0: a stroke starts;
+1: a line leads here; 2: drawing k has ended), then ``{"id", "type": "done", "drawings": [...]}``, or
+``{"id", "type": "error", "code", "message"}``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from app.studio import Request, Row, Studio, StudioError, check_request
+
+log = logging.getLogger(__name__)
+
+MAX_MESSAGE = 262_144  # characters; 2,000 points with time and pressure are about 60,000
+MAX_CONNECTIONS = 300
+MAX_ID = 2**53 - 1
+LOCAL_HOSTS = {"localhost", "127.0.0.1", "::1", "0.0.0.0"}
+INTERNAL = "Something went wrong on the server; your drawing is safe, please try again."
+
+
+def live_route(studio: Studio, path: str = "/live") -> WebSocketRoute:
+    """The route to add to the page's server."""
+    connections = 0
+
+    async def live(socket: WebSocket) -> None:
+        nonlocal connections
+        if is_foreign(socket):
+            await socket.close(code=1008)
+            return
+        await socket.accept()
+        if connections >= MAX_CONNECTIONS:
+            await socket.send_text(json.dumps(error_message(None, "Many people are drawing right now.", "busy")))
+            await socket.close(code=1013)
+            return
+        connections += 1
+        try:
+            await Conversation(socket, studio).talk()
+        finally:
+            connections -= 1
+
+    return WebSocketRoute(path, live)
+
+
+def is_foreign(socket: WebSocket) -> bool:
+    """Whether some other web page reaches for a server that runs on the visitor's own machine."""
+    origin = socket.headers.get("origin")
+    host = urlsplit(f"//{socket.headers.get('host', '')}").hostname
+    return origin is not None and host in LOCAL_HOSTS and urlsplit(origin).hostname not in LOCAL_HOSTS
+
+
+def error_message(request_id: int | None, message: str, code: str) -> dict[str, Any]:
+    return {"id": request_id, "type": "error", "code": code, "message": message}
+
+
+def parse(text: str) -> dict[str, Any]:
+    """A message as an object.
+
+    Raises:
+        StudioError: too large, not JSON, not an object, or without a proper id.
+    """
+
+    def refuse(name: str) -> None:
+        raise StudioError(f"A message must not contain {name}.")
+
+    if len(text) > MAX_MESSAGE:
+        raise StudioError("This drawing is too large to send; please clear some of it.", "too_large")
+    try:
+        message = json.loads(text, parse_constant=refuse)
+    except StudioError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise StudioError("A message must be a JSON object.") from error
+    if type(message) is not dict:
+        raise StudioError("A message must be a JSON object.")
+    number = message.get("cancel") if "cancel" in message else message.get("id")
+    if type(number) is not int or not 0 <= number <= MAX_ID:
+        raise StudioError("A message must have a whole number as its id.")
+    return message
+
+
+class Turn:
+    """One request being answered. Points wait in a queue, so that a slow connection gets fewer, longer messages."""
+
+    def __init__(self, request_id: int) -> None:
+        self.id = request_id
+        self.cancelled = threading.Event()
+        self.news: asyncio.Queue[list[Row] | None] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+
+    def tell(self, rows: list[Row] | None) -> None:
+        """From any thread: new points, or None when there will be no more."""
+        # The loop is closed only when the server stops; nobody is listening then.
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.news.put_nowait, rows)
+
+    def cancel(self) -> None:
+        self.cancelled.set()
+        self.news.put_nowait(None)
+
+
+class Conversation:
+    """What is said on one connection; at most one request is answered at a time."""
+
+    def __init__(self, socket: WebSocket, studio: Studio) -> None:
+        self.socket = socket
+        self.studio = studio
+        self.turn: Turn | None = None
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    async def talk(self) -> None:
+        try:
+            while True:
+                event = await self.socket.receive()
+                if event["type"] == "websocket.disconnect":
+                    return
+                await self.hear(event.get("text"))
+        except WebSocketDisconnect:
+            return
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        if self.turn is not None:
+            self.turn.cancel()
+            self.turn = None
+
+    async def hear(self, text: str | None) -> None:
+        request_id = None
+        try:
+            if text is None:
+                raise StudioError("A message must be a JSON object.")
+            message = parse(text)
+            if "cancel" in message:
+                if self.turn is not None and self.turn.id == message["cancel"]:
+                    self.stop()
+                return
+            request_id = message["id"]
+            self.stop()
+            request = check_request(message, self.studio.categories)
+        except StudioError as error:
+            await self.say(error_message(request_id, str(error), error.code))
+            return
+        self.turn = Turn(request_id)
+        task = asyncio.create_task(self.answer(self.turn, request))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def answer(self, turn: Turn, request: Request) -> None:
+        try:
+            future = self.studio.start(request, turn.tell, turn.cancelled.is_set)
+            future.add_done_callback(lambda _: turn.tell(None))
+            more = True
+            while more:
+                batches = [await turn.news.get()]
+                while not turn.news.empty():
+                    batches.append(turn.news.get_nowait())
+                more = None not in batches
+                rows = [row for batch in batches if batch for row in batch]
+                if turn.cancelled.is_set():
+                    future.cancel()
+                    return
+                if rows:
+                    await self.say({"id": turn.id, "type": "points", "rows": rows})
+            drawings = future.result()
+            if not turn.cancelled.is_set():
+                await self.say({"id": turn.id, "type": "done", "drawings": drawings})
+        except StudioError as error:
+            if not turn.cancelled.is_set():
+                await self.say(error_message(turn.id, str(error), error.code))
+        except Exception:
+            log.exception("A live request failed")
+            if not turn.cancelled.is_set():
+                await self.say(error_message(turn.id, INTERNAL, "internal"))
+
+    async def say(self, message: dict[str, Any]) -> None:
+        try:
+            await self.socket.send_text(json.dumps(message, separators=(",", ":")))
+        except (WebSocketDisconnect, RuntimeError):  # they have left; the reader notices too
+            self.stop()
