@@ -144,6 +144,8 @@ class Decoder(nn.Module):
         if config.condition_size:
             self.initial = nn.Linear(config.condition_size, 2 * config.decoder_size)  # [h0; c0]
         self.lstm = nn.LSTM(config.point_size + config.condition_size, config.decoder_size, batch_first=True)
+        self.dropout = 0.0
+        """Training only: share of the LSTM's outputs (not of its memory) left out on the way to y."""
         self.output = nn.Linear(config.decoder_size, config.output_size)
 
     def initial_state(self, condition: Tensor) -> tuple[Tensor, Tensor]:
@@ -183,6 +185,7 @@ class Decoder(nn.Module):
         outputs, (h, c) = self.lstm(
             torch.cat(inputs, dim=-1), (h.unsqueeze(0).contiguous(), c.unsqueeze(0).contiguous())
         )
+        outputs = nn.functional.dropout(outputs, self.dropout, self.training)
         return self.output(outputs), (h.squeeze(0), c.squeeze(0))
 
 
