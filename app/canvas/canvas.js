@@ -1,0 +1,478 @@
+// The drawing pad: strokes in, endings out. Knows nothing of Gradio: page.py's glue hands it elements and settings.
+// Coordinates are pad units, a square of SIDE whatever the screen. A drawing is a list of
+// {by: "hand" | "net", points: [[x, y, ms, pressure], ...]}; points of the network are [x, y].
+(() => {
+  if (window.doodleDuet) return;
+
+  const SIDE = 512;
+  const MIN_DISTANCE = 1.2; // closer points say nothing new
+  const MAX_SENT = 2000;
+  const PEN_SPEED = 1.1; // pad units a millisecond, of the network's pen
+  const STORE = "doodle-duet-drawing";
+  const RETRY = [500, 1000, 2000, 4000, 8000];
+  const CORNER = Math.cos(Math.PI / 3); // sharper turns stay corners
+  const WIDTH = { hand: 5, net: 3.6 };
+
+  const words = window.doodleDuetWords || { en: {} };
+  const language = (navigator.language || "en").toLowerCase().startsWith("zh") ? "zh-CN" : "en";
+  const say = (key, values = {}) =>
+    ((words[language] || {})[key] || (words.en || {})[key] || key).replace(/\{(\w+)\}/g, (_, name) => values[name]);
+
+  const settings = { mode: "finish", category: null, temperature: 0.4, seed: 0, n: 9 };
+  const stillness = window.matchMedia("(prefers-reduced-motion: reduce)");
+
+  let pad = null, gallery = null, status = null, live = null, invitation = null;
+  const buttons = {};
+
+  // --- the drawing and its history -----------------------------------------------------------------
+  let history = [[]];
+  let now = 0;
+  let stroke = null; // the one under the pen
+  let pointer = null;
+  const drawing = () => history[now];
+  const isEmpty = () => !drawing().length && !stroke;
+
+  function commit(strokes) {
+    history = history.slice(0, now + 1).concat([strokes]);
+    if (history.length > 200) history.shift();
+    now = history.length - 1;
+    remember();
+  }
+
+  function remember() {
+    try { localStorage.setItem(STORE, JSON.stringify(drawing())); } catch { /* private window or full: go on */ }
+  }
+
+  function recall() {
+    try {
+      const kept = JSON.parse(localStorage.getItem(STORE) || "[]");
+      const sound = Array.isArray(kept) && kept.every((s) => s && Array.isArray(s.points) && s.points.length
+        && s.points.every((p) => Array.isArray(p) && p.length >= 2 && p.every(Number.isFinite)));
+      if (!sound || !kept.length) return;
+      history = [[], kept.map((s) => ({ by: s.by === "net" ? "net" : "hand", points: s.points }))];
+      now = 1;
+      tell("say_restored");
+    } catch { /* damaged: start empty */ }
+  }
+
+  function step(by, heard) {
+    const to = now + by;
+    if (to < 0 || to >= history.length || stroke) return;
+    now = to;
+    remember();
+    announce(heard);
+    think();
+  }
+
+  // --- drawing with the pen ------------------------------------------------------------------------
+  const round = (value) => Math.round(value * 10) / 10;
+
+  function place(event) {
+    const box = pad.getBoundingClientRect();
+    const clamp = (value) => Math.min(SIDE, Math.max(0, value));
+    return [
+      round(clamp(((event.clientX - box.left) * SIDE) / box.width)),
+      round(clamp(((event.clientY - box.top) * SIDE) / box.height)),
+      Math.round(event.timeStamp - stroke.begun),
+      round(event.pressure || 0),
+    ];
+  }
+
+  function extend(event) {
+    const points = stroke.points;
+    const [x, y, ms, pressure] = place(event);
+    const last = points[points.length - 1];
+    if (last && Math.hypot(x - last[0], y - last[1]) < MIN_DISTANCE) return;
+    points.push([x, y, ms, pressure]);
+  }
+
+  function penDown(event) {
+    if (pointer !== null || (event.pointerType === "mouse" && event.button !== 0)) return;
+    event.preventDefault();
+    pointer = event.pointerId;
+    try { pad.setPointerCapture(pointer); } catch { /* a synthetic pointer */ }
+    cancel();
+    stroke = { by: "hand", points: [], begun: event.timeStamp };
+    extend(event);
+    if (invitation) invitation.hidden = true;
+    redraw();
+  }
+
+  function penMove(event) {
+    if (event.pointerId !== pointer || !stroke) return;
+    const events = event.getCoalescedEvents ? event.getCoalescedEvents() : [];
+    for (const each of events.length ? events : [event]) extend(each);
+    redraw();
+  }
+
+  function penUp(event) {
+    if (event.pointerId !== pointer) return;
+    pointer = null;
+    if (!stroke) return;
+    const points = stroke.points;
+    stroke = null;
+    if (points.length) commit([...drawing(), { by: "hand", points }]);
+    think();
+  }
+
+  // --- asking the network --------------------------------------------------------------------------
+  let socket = null, tries = 0, waiting = null, retry = null;
+  let nextId = 1;
+  let turn = null; // {id, kind, base, results: [strokes], ended: [bool], done, shown, revealed, taken, error}
+
+  function thinned(strokes) {
+    const total = strokes.reduce((sum, s) => sum + s.points.length, 0);
+    const stride = Math.max(1, Math.ceil(total / (MAX_SENT * 0.9)));
+    return strokes.map((s) => s.points
+      .filter((_, i) => i % stride === 0 || i === s.points.length - 1)
+      .map(([x, y]) => [x, y]));
+  }
+
+  function connect() {
+    const folder = location.pathname.replace(/[^/]*$/, "");
+    socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}${folder}live`);
+    socket.onopen = () => {
+      if (tries) announce("heard_online");
+      tries = 0;
+      if (turn && !turn.done) send(turn);
+      else tellState();
+    };
+    socket.onmessage = (event) => receive(JSON.parse(event.data));
+    socket.onclose = () => {
+      socket = null;
+      tell("say_offline", {}, "warn");
+      clearTimeout(waiting);
+      waiting = setTimeout(connect, RETRY[Math.min(tries++, RETRY.length - 1)]);
+    };
+  }
+
+  function send(asked) {
+    asked.results = Array.from({ length: asked.n }, () => []);
+    asked.ended = Array(asked.n).fill(false);
+    asked.revealed = 0;
+    if (!socket || socket.readyState !== WebSocket.OPEN) return; // asked again once connected
+    socket.send(JSON.stringify({
+      id: asked.id, do: asked.kind, strokes: thinned(asked.base), category: settings.category,
+      temperature: settings.temperature, seed: settings.seed, n: asked.n,
+    }));
+  }
+
+  function cancel() {
+    clearTimeout(retry);
+    if (turn && !turn.done && socket && socket.readyState === WebSocket.OPEN) {
+      socket.send(JSON.stringify({ cancel: turn.id }));
+    }
+    turn = null;
+    refresh();
+  }
+
+  function think() {
+    cancel();
+    if (!drawing().length) { tellState(); refresh(); return; }
+    turn = {
+      id: nextId++, kind: settings.mode === "vary" ? "vary" : "complete", base: drawing(), n: settings.n,
+      done: false, shown: 0, taken: null, clock: 0,
+    };
+    send(turn);
+    tellState();
+    refresh();
+  }
+
+  function receive(message) {
+    if (!turn || message.id !== turn.id) return; // stale: they drew on
+    if (message.type === "points") {
+      for (const [k, x, y, pen] of message.rows) {
+        const strokes = turn.results[k];
+        if (pen === 0) strokes.push([[x, y]]);
+        else if (pen === 1) strokes[strokes.length - 1].push([x, y]);
+        else turn.ended[k] = true;
+      }
+    } else if (message.type === "done") {
+      turn.results = message.drawings;
+      turn.ended = turn.ended.map(() => true);
+      turn.done = true;
+      announce(turn.kind === "vary" ? "heard_variations" : "heard_endings", { n: turn.n });
+      tellState();
+    } else if (message.type === "error") {
+      turn.done = true;
+      turn.error = true;
+      const known = say(`error_${message.code}`);
+      tell(known === `error_${message.code}` ? message.message : `error_${message.code}`, {}, "warn");
+      if (message.code === "busy") retry = setTimeout(think, 1500);
+    }
+    refresh();
+  }
+
+  function take(k) {
+    if (!turn || !turn.results[k] || !turn.ended[k] || stroke) return;
+    const strokes = turn.results[k].map((points) => ({ by: "net", points }));
+    if (!strokes.length) return;
+    commit(turn.kind === "vary" ? strokes : [...turn.base, ...strokes]);
+    turn.taken = k;
+    turn.shown = k;
+    turn.revealed = Infinity;
+    tell(turn.kind === "vary" ? "say_put" : "say_taken");
+    announce(turn.kind === "vary" ? "say_put" : "say_taken");
+    refresh();
+  }
+
+  // --- words under the pad -------------------------------------------------------------------------
+  function tell(key, values = {}, tone = "") {
+    if (!status) return;
+    status.textContent = say(key, values);
+    status.dataset.tone = tone;
+  }
+
+  function announce(key, values = {}) {
+    if (live && key) live.textContent = say(key, values);
+  }
+
+  function tellState() {
+    if (!socket && tries) return tell("say_offline", {}, "warn");
+    if (!drawing().length) return tell("say_start");
+    if (!turn || turn.error) return undefined;
+    if (!turn.done) return tell("thinking", {}, "busy");
+    if (turn.kind === "vary") return tell("say_varied");
+    return tell(turn.results.some((strokes) => strokes.length) ? "say_ready" : "say_finished");
+  }
+
+  // --- pictures ------------------------------------------------------------------------------------
+  const colour = (element, name) => getComputedStyle(element).getPropertyValue(name).trim() || "#888";
+
+  // Catmull-Rom through the points, as Bézier curves; sharp turns stay corners.
+  function trace(context, points) {
+    context.beginPath();
+    context.moveTo(points[0][0], points[0][1]);
+    if (points.length === 1) context.lineTo(points[0][0] + 0.01, points[0][1]);
+    const tangent = (i) => {
+      const before = points[i - 1], at = points[i], after = points[i + 1];
+      if (!before || !after) return [0, 0];
+      const ax = at[0] - before[0], ay = at[1] - before[1], bx = after[0] - at[0], by = after[1] - at[1];
+      const a = Math.hypot(ax, ay), b = Math.hypot(bx, by);
+      if (!a || !b || (ax * bx + ay * by) / (a * b) < CORNER) return [0, 0];
+      const limit = Math.min(1, (2 * Math.min(a, b)) / (a + b)); // long beside short: no overshoot
+      return [((ax + bx) / 6) * limit, ((ay + by) / 6) * limit];
+    };
+    let from = tangent(0);
+    for (let i = 1; i < points.length; i++) {
+      const to = tangent(i), p = points[i - 1], q = points[i];
+      context.bezierCurveTo(p[0] + from[0], p[1] + from[1], q[0] - to[0], q[1] - to[1], q[0], q[1]);
+      from = to;
+    }
+    context.stroke();
+  }
+
+  function begin(canvas) {
+    const size = Math.round(canvas.clientWidth * (window.devicePixelRatio || 1));
+    if (!size) return null;
+    if (canvas.width !== size) { canvas.width = size; canvas.height = size; }
+    const context = canvas.getContext("2d");
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.clearRect(0, 0, size, size);
+    context.lineCap = "round";
+    context.lineJoin = "round";
+    context.setTransform(size / SIDE, 0, 0, size / SIDE, 0, 0);
+    return context;
+  }
+
+  function ink(context, canvas, strokes, thicker = 1) {
+    for (const { by, points } of strokes) {
+      context.strokeStyle = colour(canvas, by === "net" ? "--duet-net" : "--duet-ink");
+      context.lineWidth = WIDTH[by] * thicker;
+      trace(context, points);
+    }
+  }
+
+  const lengthOf = (points) => points.reduce(
+    (sum, p, i) => sum + (i ? Math.hypot(p[0] - points[i - 1][0], p[1] - points[i - 1][1]) : 8), 0);
+
+  // The first `amount` pad units of ink of some strokes.
+  function partOf(strokes, amount) {
+    const part = [];
+    for (const points of strokes) {
+      if (amount <= 0) break;
+      const length = lengthOf(points);
+      if (length <= amount) { part.push(points); amount -= length; continue; }
+      const kept = [points[0]];
+      amount -= 8;
+      for (let i = 1; i < points.length && amount > 0; i++) {
+        const [x0, y0] = points[i - 1], [x1, y1] = points[i];
+        const d = Math.hypot(x1 - x0, y1 - y0);
+        const share = Math.min(1, d ? amount / d : 1);
+        kept.push([x0 + (x1 - x0) * share, y0 + (y1 - y0) * share]);
+        amount -= d;
+      }
+      part.push(kept);
+      break;
+    }
+    return part;
+  }
+
+  let frame = null;
+  function redraw() { if (frame === null) frame = requestAnimationFrame(paint); }
+
+  function paint(time) {
+    frame = null;
+    if (!pad) return;
+    const context = begin(pad);
+    if (!context) return;
+    ink(context, pad, drawing());
+    if (stroke && stroke.points.length) ink(context, pad, [stroke]);
+    if (turn && turn.kind === "complete" && turn.taken === null && !stroke) {
+      const strokes = turn.results ? turn.results[turn.shown] : [];
+      const total = strokes.reduce((sum, points) => sum + lengthOf(points), 0);
+      if (stillness.matches) turn.revealed = total;
+      else turn.revealed += turn.clock ? Math.min(time - turn.clock, 50) * PEN_SPEED : 0;
+      turn.clock = time;
+      if (turn.revealed > total) turn.revealed = total;
+      context.globalAlpha = 0.9;
+      ink(context, pad, partOf(strokes, turn.revealed).map((points) => ({ by: "net", points })));
+      context.globalAlpha = 1;
+      if (turn.revealed < total || !turn.ended[turn.shown]) redraw();
+    }
+  }
+
+  function fit(strokes) { // show a drawing that leaves the pad whole
+    let low = 0, high = SIDE;
+    for (const { points } of strokes) for (const [x, y] of points) {
+      low = Math.min(low, x, y); high = Math.max(high, x, y);
+    }
+    const scale = SIDE / (high - low + 24);
+    return { scale, shift: (12 - low) * scale };
+  }
+
+  function paintCards() {
+    if (!gallery) return;
+    const kind = turn ? turn.kind : settings.mode === "vary" ? "vary" : "complete";
+    const cards = gallery.querySelectorAll(".duet-card");
+    gallery.querySelector(".duet-empty").hidden = Boolean(turn) && !turn.error;
+    gallery.querySelector(".duet-cards").hidden = !turn || Boolean(turn.error);
+    const endings = kind === "complete";
+    gallery.querySelector(".duet-heading").textContent = say(endings ? "endings" : "variations");
+    gallery.querySelector(".duet-hint").textContent = turn && turn.done && !turn.error
+      ? say(endings ? "endings_hint" : "variations_hint") : "";
+    gallery.querySelector(".duet-empty-title").textContent = say(endings ? "empty_endings" : "empty_variations");
+    gallery.querySelector(".duet-empty-more").textContent =
+      say(endings ? "empty_endings_more" : "empty_variations_more");
+    if (!turn || turn.error) return;
+    cards.forEach((card, k) => {
+      const strokes = (turn.results[k] || []).map((points) => ({ by: "net", points }));
+      const canvas = card.querySelector("canvas");
+      const context = begin(canvas);
+      const ended = Boolean(turn.ended[k]);
+      const taken = turn.taken === k;
+      card.disabled = !ended || !strokes.length;
+      card.classList.toggle("duet-waiting", !ended && !strokes.length);
+      card.classList.toggle("duet-shown", endings && turn.shown === k && turn.taken === null);
+      card.classList.toggle("duet-taken", taken);
+      card.setAttribute("aria-pressed", String(taken));
+      card.setAttribute("aria-label", say(
+        endings ? (taken ? "ending_taken" : turn.shown === k ? "ending_shown" : "ending_n")
+          : taken ? "variation_taken" : "variation_n", { k: k + 1 }));
+      card.querySelector(".duet-badge").textContent = taken ? say("taken")
+        : endings && turn.shown === k ? say("on_pad") : "";
+      if (!context) return;
+      const all = endings ? [...turn.base, ...strokes] : strokes;
+      const { scale, shift } = fit(all);
+      context.transform(scale, 0, 0, scale, shift, shift);
+      ink(context, canvas, all, 2.4);
+    });
+  }
+
+  function refresh() {
+    redraw();
+    requestAnimationFrame(paintCards);
+    if (buttons.undo) {
+      buttons.undo.disabled = now === 0;
+      buttons.redo.disabled = now >= history.length - 1;
+      buttons.clear.disabled = !drawing().length;
+      const ready = turn && turn.kind === "complete" && turn.ended[turn.shown] && turn.taken === null
+        && turn.results[turn.shown].length > 0;
+      buttons.take.disabled = !ready;
+    }
+    if (invitation) invitation.hidden = !isEmpty();
+  }
+
+  // --- putting it on the page ----------------------------------------------------------------------
+  function label(element) {
+    element.querySelectorAll("[data-word]").forEach((each) => { each.textContent = say(each.dataset.word); });
+    element.querySelectorAll("[data-tip]").forEach((each) => {
+      each.title = say(each.dataset.tip);
+      each.setAttribute("aria-label", say(each.dataset.tip));
+    });
+  }
+
+  function attachPad(element) {
+    label(element);
+    pad = element.querySelector(".duet-pad");
+    status = element.querySelector(".duet-status");
+    live = element.querySelector(".duet-live");
+    invitation = element.querySelector(".duet-invitation");
+    pad.setAttribute("aria-label", `${say("pad")}. ${say("pad_help")}`);
+    pad.addEventListener("pointerdown", penDown);
+    pad.addEventListener("pointermove", penMove);
+    pad.addEventListener("pointerup", penUp);
+    pad.addEventListener("pointercancel", penUp);
+    pad.addEventListener("contextmenu", (event) => event.preventDefault());
+    const actions = {
+      undo: () => step(-1, "heard_undo"),
+      redo: () => step(1, "heard_redo"),
+      clear: () => { if (drawing().length && !stroke) { commit([]); announce("heard_clear"); think(); } },
+      take: () => { if (turn && turn.kind === "complete" && turn.taken === null) take(turn.shown); },
+    };
+    for (const [name, action] of Object.entries(actions)) {
+      buttons[name] = element.querySelector(`[data-do=${name}]`);
+      buttons[name].addEventListener("click", action);
+    }
+    document.addEventListener("keydown", (event) => {
+      if (event.target.closest("input, textarea, [contenteditable], [role=listbox]")) return;
+      const key = event.key.toLowerCase(), command = event.ctrlKey || event.metaKey;
+      if (command && key === "z") { event.preventDefault(); (event.shiftKey ? actions.redo : actions.undo)(); }
+      else if (command && key === "y") { event.preventDefault(); actions.redo(); }
+      else if (key === "enter" && !command && !event.target.closest("button, a, [role=button]")) actions.take();
+    });
+    new ResizeObserver(refresh).observe(pad);
+    new MutationObserver(refresh).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+    recall();
+    connect();
+    if (drawing().length) think();
+    else tellState();
+    refresh();
+  }
+
+  function attachGallery(element) {
+    gallery = element;
+    label(element);
+    element.querySelectorAll(".duet-card").forEach((card, k) => {
+      card.addEventListener("click", () => take(k));
+      card.addEventListener("pointerenter", (event) => { // look before you take
+        if (event.pointerType === "touch" || !turn || turn.kind !== "complete" || turn.taken !== null) return;
+        if (!turn.ended[k] || turn.shown === k || stroke) return;
+        turn.shown = k;
+        turn.revealed = Infinity;
+        refresh();
+      });
+    });
+    refresh();
+  }
+
+  function set(changes) {
+    let different = false;
+    for (const [name, value] of Object.entries(changes)) {
+      if (value === undefined || settings[name] === value) continue;
+      settings[name] = value;
+      different = true;
+    }
+    if (different && pad && !stroke) think();
+  }
+
+  window.doodleDuet = {
+    attachPad, attachGallery, set,
+    // For tests and curious people.
+    drawing: () => drawing().map((s) => ({ by: s.by, points: s.points.map((p) => p.slice(0, 2)) })),
+    endings: () => (turn && turn.done && !turn.error ? turn.results : null),
+    settings: () => ({ ...settings }),
+    connected: () => Boolean(socket && socket.readyState === WebSocket.OPEN),
+    _drop: () => socket && socket.close(),
+  };
+})();
