@@ -1,0 +1,66 @@
+"""Doodle Duet: ``python app.py`` opens the page; a hosted Space starts this file too."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+# Before gradio and numpy are imported: no calls home, and one BLAS thread (two fight over one small step).
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import gradio as gr
+
+import sketch_core
+from app.live import live_route
+from app.page import HEAD, THEME, build
+from app.studio import Studio
+
+MAX_BODY = 262_144
+
+
+def launch(
+    studio: Studio, *, host: str = "127.0.0.1", port: int | None = None, share: bool = False, block: bool = True
+) -> gr.Blocks:
+    """Start the page's server, with the live route on it."""
+    page, i18n = build(studio)
+    page.queue(max_size=64)
+    app, _, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        share=share,
+        prevent_thread_lock=True,
+        i18n=i18n,
+        theme=THEME,
+        head=HEAD,
+        footer_links=["api"],
+        run_history=False,
+        app_kwargs={"max_body_size": MAX_BODY},
+    )
+    app.router.routes.insert(0, live_route(studio))
+    if block:
+        page.block_thread()
+    return page
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Doodle with a neural network.")
+    parser.add_argument("--host", default=os.environ.get("DUET_HOST", "127.0.0.1"), help="address to listen on")
+    parser.add_argument("--port", type=int, default=int(os.environ.get("DUET_PORT", "7860")), help="port [7860]")
+    parser.add_argument("--share", action="store_true", help="also open a public link for a week (through Gradio)")
+    parser.add_argument("--device", default=os.environ.get("DUET_DEVICE", "auto"), help="auto, cpu, cuda, mps")
+    parser.add_argument("--checkpoint", default=os.environ.get("DUET_CHECKPOINT"), help="name or folder")
+    options = parser.parse_args(arguments)
+    try:
+        sketcher = sketch_core.load(options.checkpoint, device=options.device)
+    except ValueError as error:
+        print(f"app.py: {error}", file=sys.stderr)
+        return 1
+    launch(Studio(sketcher), host=options.host, port=options.port, share=options.share)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""The page: layout and wiring, in the order in which it looks.
+
+What the buttons do is in :mod:`app.studio`; how drawing feels is in ``canvas/canvas.js``. The controls tell
+the pad of a change through ``window.doodleDuet.set``; drawings come over the WebSocket of :mod:`app.live`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import gradio as gr
+
+from app import text
+from app.canvas import SCRIPT, STYLE, Gallery, StrokePad
+from app.studio import TEMPERATURES, Studio, StudioError
+
+THEME = gr.themes.Base(
+    primary_hue="orange",
+    neutral_hue="stone",
+    font=["system-ui", "-apple-system", "Segoe UI", "Noto Sans", "sans-serif"],
+    font_mono=["ui-monospace", "monospace"],
+).set(body_text_color_subdued="#5f5a52", body_text_color_subdued_dark="#b5b0a6", button_primary_background_fill="#c2410c")
+
+# Words and pad go into the head, so that both are there before Gradio puts the components in place.
+HEAD = (
+    f"<style>{STYLE}</style>"
+    f"<script>window.doodleDuetWords = {json.dumps(text.WORDS, ensure_ascii=False).replace('<', '\u003c')};</script>"
+    f"<script>{SCRIPT}</script>"
+)
+
+
+def build(studio: Studio) -> tuple[gr.Blocks, gr.I18n]:
+    """The page, and the translations that its launch needs."""
+    i18n = gr.I18n(**text.translations(studio.categories))
+    categories: list[Any] = [(i18n("anything"), text.ANYTHING)]
+    categories += [(name, name) for name in studio.categories]
+
+    with gr.Blocks(title="Doodle Duet", analytics_enabled=False) as page:
+        gr.HTML(
+            f"<h1>{text.WORDS[text.ENGLISH]['title']}</h1><p>{text.WORDS[text.ENGLISH]['tagline']}</p>",
+            elem_classes="duet-title",
+            padding=False,
+        )
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=3, min_width=320, elem_classes="duet-left"):
+                StrokePad()
+            with gr.Column(scale=2, min_width=320, elem_classes="duet-right"):
+                mode = gr.Radio(
+                    [(i18n("finish"), "finish"), (i18n("vary"), "vary")],
+                    value="finish",
+                    label=i18n("mode"),
+                    elem_id="mode",
+                )
+                category = gr.Dropdown(
+                    categories, value=text.ANYTHING, label=i18n("category"), filterable=True, elem_id="category"
+                )
+                temperature = gr.Slider(
+                    *TEMPERATURES,
+                    value=0.4,
+                    step=0.05,
+                    label=i18n("temperature"),
+                    info=i18n("temperature_info"),
+                    buttons=[],
+                    elem_id="temperature",
+                )
+                with gr.Row(equal_height=True):
+                    seed = gr.Number(0, label=i18n("seed"), precision=0, minimum=0, elem_id="seed", min_width=100)
+                    another = gr.Button(i18n("another"), variant="primary", elem_id="another", min_width=120)
+                Gallery()
+
+        tell = "(mode, category, temperature, seed) => { window.doodleDuet.set({mode, " \
+            f"category: category === '{text.ANYTHING}' ? null : category, temperature, seed: Math.max(0, seed | 0)}}); }}"
+        controls = [mode, category, temperature, seed]
+        gr.on([control.change for control in controls] + [page.load], None, controls, None, js=tell)
+        another.click(None, None, seed, js="() => Math.floor(Math.random() * 1e6)")
+
+        _endpoints(studio)
+    return page, i18n
+
+
+def _endpoints(studio: Studio) -> None:
+    """The same jobs under "Use via API": JSON strokes in, JSON strokes out."""
+
+    def answer(**fields: Any) -> Any:
+        try:
+            return studio.answer(**fields)
+        except StudioError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+
+    def complete(
+        strokes: Any, category: str | None, temperature: float, n: float, seed: float, pen_down: bool
+    ) -> Any:
+        """n endings of an unfinished drawing: the new strokes only, in the drawing's own coordinates."""
+        return answer(
+            do="complete",
+            strokes=strokes,
+            category=category or None,
+            temperature=temperature,
+            n=n,
+            seed=seed,
+            pen_down=pen_down,
+        )
+
+    def vary(strokes: Any, category: str | None, temperature: float, n: float, seed: float) -> Any:
+        """n whole drawings decoded from z of this one."""
+        return answer(
+            do="vary", strokes=strokes, category=category or None, temperature=temperature, n=n, seed=seed
+        )
+
+    def draw(category: str | None, temperature: float, n: float, seed: float) -> Any:
+        """n free drawings of a category, or of anything."""
+        return answer(do="draw", category=category or None, temperature=temperature, n=n, seed=seed)
+
+    def categories() -> Any:
+        """The categories that the network knows."""
+        return studio.categories
+
+    with gr.Group(visible=False):
+        example = [[[60, 200], [120, 90], [200, 60], [300, 90], [360, 200]]]
+        strokes = gr.JSON(example, label="strokes: [[[x, y], ...], ...]")
+        category = gr.Textbox(label="category, or nothing for any")
+        temperature = gr.Number(0.4, label="temperature")
+        n = gr.Number(9, precision=0, label="n")
+        seed = gr.Number(0, precision=0, label="seed")
+        pen_down = gr.Checkbox(False, label="pen_down")
+        drawings = gr.JSON(label="drawings")
+        button = gr.Button()
+    quiet: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": 4}
+    button.click(complete, [strokes, category, temperature, n, seed, pen_down], drawings, api_name="complete", **quiet)
+    button.click(vary, [strokes, category, temperature, n, seed], drawings, api_name="vary", **quiet)
+    button.click(draw, [category, temperature, n, seed], drawings, api_name="draw", **quiet)
+    button.click(categories, None, drawings, api_name="categories", **quiet)
