@@ -23,11 +23,8 @@ THEME = gr.themes.Base(
 ).set(body_text_color_subdued="#5f5a52", body_text_color_subdued_dark="#b5b0a6", button_primary_background_fill="#c2410c")
 
 # Words and pad go into the head, so that both are there before Gradio puts the components in place.
-HEAD = (
-    f"<style>{STYLE}</style>"
-    f"<script>window.doodleDuetWords = {json.dumps(text.WORDS, ensure_ascii=False).replace('<', '\u003c')};</script>"
-    f"<script>{SCRIPT}</script>"
-)
+_WORDS = json.dumps(text.WORDS, ensure_ascii=False).replace("<", "\\u003c")
+HEAD = f"<style>{STYLE}</style><script>window.doodleDuetWords = {_WORDS};</script><script>{SCRIPT}</script>"
 
 
 def build(studio: Studio) -> tuple[gr.Blocks, gr.I18n]:

@@ -1,0 +1,100 @@
+"""The drawing pad and the pictures beside it, as Gradio components.
+
+Both are ``gr.HTML`` with a static template: what moves on them is drawn by ``canvas.js``, which knows nothing
+of Gradio. Nothing that a person drew or wrote ever goes through a template.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+HERE = Path(__file__).parent
+SCRIPT = (HERE / "canvas.js").read_text(encoding="utf-8")
+STYLE = (HERE / "canvas.css").read_text(encoding="utf-8")
+
+CARDS = 9
+
+
+def _icon(path: str) -> str:
+    return (
+        '<svg viewBox="0 0 24 24" width="20" height="20" fill="none" stroke="currentColor" stroke-width="2"'
+        f' stroke-linecap="round" stroke-linejoin="round" aria-hidden="true"><path d="{path}"/></svg>'
+    )
+
+
+UNDO = _icon("M9 14 4 9l5-5M4 9h10a6 6 0 0 1 0 12h-3")
+REDO = _icon("m15 14 5-5-5-5M20 9H10a6 6 0 0 0 0 12h3")
+CLEAR = _icon("M4 7h16M9 7V4h6v3M6 7l1 13h10l1-13M10 11v5M14 11v5")
+TAKE = _icon("m5 12 5 5L20 7")
+
+
+def _tool(do: str, icon: str, kind: str = "") -> str:
+    return (
+        f'<button type="button" class="duet-tool {kind}" data-do="{do}" data-tip="{do}_tip" disabled>'
+        f'{icon}<span data-word="{do}"></span></button>'
+    )
+
+
+PAD = f"""
+<div class="duet-pad-frame">
+  <canvas class="duet-pad" role="img" tabindex="0"></canvas>
+  <div class="duet-invitation"><strong data-word="invite"></strong><span data-word="invite_more"></span></div>
+</div>
+<p class="duet-status" data-tone=""></p>
+<div class="duet-tools" role="toolbar">
+  {_tool("undo", UNDO)}{_tool("redo", REDO)}{_tool("clear", CLEAR)}{_tool("take", TAKE, "duet-primary")}
+</div>
+<p class="duet-legend"><i class="duet-by-hand"></i><span data-word="you"></span>
+  <i class="duet-by-net"></i><span data-word="network"></span></p>
+<div class="duet-live" aria-live="polite"></div>
+"""
+
+GALLERY = f"""
+<div class="duet-gallery-head"><h2 class="duet-heading"></h2><span class="duet-hint"></span></div>
+<div class="duet-empty"><strong class="duet-empty-title"></strong><span class="duet-empty-more"></span></div>
+<div class="duet-cards" hidden>
+  {'<button type="button" class="duet-card" disabled><canvas></canvas><b class="duet-badge"></b></button>' * CARDS}
+</div>
+"""
+
+from gradio.events import Dependency
+
+class StrokePad(gr.HTML):
+    """The pad with its tools."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(
+            html_template=PAD,
+            js_on_load="window.doodleDuet.attachPad(element);",
+            apply_default_css=False,
+            padding=False,
+            container=False,
+            **settings,
+        )
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from gradio.blocks import Block
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component
+
+
+class Gallery(gr.HTML):
+    """The network's other drawings, one of which may be taken."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(
+            html_template=GALLERY,
+            js_on_load="window.doodleDuet.attachGallery(element);",
+            apply_default_css=False,
+            padding=False,
+            container=False,
+            **settings,
+        )
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from gradio.blocks import Block
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component

@@ -1,0 +1,35 @@
+"""The page's server: Gradio's, with the live route on it."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from app.live import live_route
+from app.page import HEAD, THEME, build
+from app.studio import Studio
+
+MAX_BODY = 262_144
+
+
+def launch(
+    studio: Studio, *, host: str = "127.0.0.1", port: int | None = None, share: bool = False, block: bool = True
+) -> gr.Blocks:
+    """Start the page's server, with the live route on it."""
+    page, i18n = build(studio)
+    page.queue(max_size=64)
+    app, _, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        share=share,
+        prevent_thread_lock=True,
+        i18n=i18n,
+        theme=THEME,
+        head=HEAD,
+        footer_links=["api"],
+        run_history=False,
+        app_kwargs={"max_body_size": MAX_BODY},
+    )
+    app.router.routes.insert(0, live_route(studio))
+    if block:
+        page.block_thread()
+    return page
