@@ -15,6 +15,7 @@ import sketch_core
 from app.server import launch
 from app.studio import Studio
 
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Doodle with a neural network.")
     parser.add_argument("--host", default=os.environ.get("DUET_HOST", "127.0.0.1"), help="address to listen on")

@@ -20,7 +20,9 @@ THEME = gr.themes.Base(
     neutral_hue="stone",
     font=["system-ui", "-apple-system", "Segoe UI", "Noto Sans", "sans-serif"],
     font_mono=["ui-monospace", "monospace"],
-).set(body_text_color_subdued="#5f5a52", body_text_color_subdued_dark="#b5b0a6", button_primary_background_fill="#c2410c")
+).set(
+    body_text_color_subdued="#5f5a52", body_text_color_subdued_dark="#b5b0a6", button_primary_background_fill="#c2410c"
+)
 
 # Words and pad go into the head, so that both are there before Gradio puts the components in place.
 _WORDS = json.dumps(text.WORDS, ensure_ascii=False).replace("<", "\\u003c")
@@ -31,11 +33,12 @@ def build(studio: Studio) -> tuple[gr.Blocks, gr.I18n]:
     """The page, and the translations that its launch needs."""
     i18n = gr.I18n(**text.translations(studio.categories))
     categories: list[Any] = [(i18n("anything"), text.ANYTHING)]
-    categories += [(name, name) for name in studio.categories]
+    categories += [(i18n(text.category_key(name)), name) for name in studio.categories]
 
     with gr.Blocks(title="Doodle Duet", analytics_enabled=False) as page:
+        english = text.WORDS[text.ENGLISH]
         gr.HTML(
-            f"<h1>{text.WORDS[text.ENGLISH]['title']}</h1><p>{text.WORDS[text.ENGLISH]['tagline']}</p>",
+            f'<h1>{english["title"]}</h1><p data-word="tagline">{english["tagline"]}</p>',
             elem_classes="duet-title",
             padding=False,
         )
@@ -66,8 +69,10 @@ def build(studio: Studio) -> tuple[gr.Blocks, gr.I18n]:
                     another = gr.Button(i18n("another"), variant="primary", elem_id="another", min_width=120)
                 Gallery()
 
-        tell = "(mode, category, temperature, seed) => { window.doodleDuet.set({mode, " \
+        tell = (
+            "(mode, category, temperature, seed) => { window.doodleDuet.set({mode, "
             f"category: category === '{text.ANYTHING}' ? null : category, temperature, seed: Math.max(0, seed | 0)}}); }}"
+        )
         controls = [mode, category, temperature, seed]
         gr.on([control.change for control in controls] + [page.load], None, controls, None, js=tell)
         another.click(None, None, seed, js="() => Math.floor(Math.random() * 1e6)")
@@ -85,9 +90,7 @@ def _endpoints(studio: Studio) -> None:
         except StudioError as error:
             raise gr.Error(str(error), print_exception=False) from None
 
-    def complete(
-        strokes: Any, category: str | None, temperature: float, n: float, seed: float, pen_down: bool
-    ) -> Any:
+    def complete(strokes: Any, category: str | None, temperature: float, n: float, seed: float, pen_down: bool) -> Any:
         """n endings of an unfinished drawing: the new strokes only, in the drawing's own coordinates."""
         return answer(
             do="complete",
@@ -101,9 +104,7 @@ def _endpoints(studio: Studio) -> None:
 
     def vary(strokes: Any, category: str | None, temperature: float, n: float, seed: float) -> Any:
         """n whole drawings decoded from z of this one."""
-        return answer(
-            do="vary", strokes=strokes, category=category or None, temperature=temperature, n=n, seed=seed
-        )
+        return answer(do="vary", strokes=strokes, category=category or None, temperature=temperature, n=n, seed=seed)
 
     def draw(category: str | None, temperature: float, n: float, seed: float) -> Any:
         """n free drawings of a category, or of anything."""

@@ -98,9 +98,7 @@ def check_request(fields: dict[str, Any], categories: Sequence[str]) -> Request:
     drawing: Drawing = []
     if do != "draw":
         try:
-            drawing = strokes.drawing_from_json(
-                fields.get("strokes"), max_strokes=MAX_STROKES, max_points=MAX_POINTS
-            )
+            drawing = strokes.drawing_from_json(fields.get("strokes"), max_strokes=MAX_STROKES, max_points=MAX_POINTS)
         except strokes.DrawingError as error:
             raise StudioError(str(error)) from error
     return Request(do, drawing, category, float(temperature), seed, n, pen_down)

@@ -458,9 +458,10 @@ class Sketcher:
 def share_prior(shares: NDArray[np.float64], side: float, canvas: float | None) -> NDArray[np.float64]:
     """log of a mild belief about how much of the finished drawing's side a start already has.
 
-    With a canvas: the finished drawing most likely spans 80% of it. Without: a start has nearly all of it.
+    A start has nearly all of it; a little less where it takes up little of a known canvas (people draw small
+    as well, so the canvas is believed by half, in log).
     """
-    expected = 1.0 if canvas is None else float(np.clip(side / (0.8 * canvas), SHARES[-1], 1.0))
+    expected = 1.0 if canvas is None else float(np.clip((side / (0.8 * canvas)) ** 0.5, SHARES[-1], 1.0))
     deviation: NDArray[np.float64] = np.log(shares / expected) / SHARE_SPREAD
     return -0.5 * deviation**2
 

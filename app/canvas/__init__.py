@@ -43,12 +43,12 @@ PAD = f"""
   <canvas class="duet-pad" role="img" tabindex="0"></canvas>
   <div class="duet-invitation"><strong data-word="invite"></strong><span data-word="invite_more"></span></div>
 </div>
-<p class="duet-status" data-tone=""></p>
+<div class="duet-status" data-tone=""></div>
 <div class="duet-tools" role="toolbar">
   {_tool("undo", UNDO)}{_tool("redo", REDO)}{_tool("clear", CLEAR)}{_tool("take", TAKE, "duet-primary")}
 </div>
-<p class="duet-legend"><i class="duet-by-hand"></i><span data-word="you"></span>
-  <i class="duet-by-net"></i><span data-word="network"></span></p>
+<div class="duet-legend"><i class="duet-by-hand"></i><span data-word="you"></span>
+  <i class="duet-by-net"></i><span data-word="network"></span></div>
 <div class="duet-live" aria-live="polite"></div>
 """
 

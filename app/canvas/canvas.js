@@ -404,6 +404,7 @@
 
   function attachPad(element) {
     label(element);
+    label(document.querySelector(".duet-title") || element);
     pad = element.querySelector(".duet-pad");
     status = element.querySelector(".duet-status");
     live = element.querySelector(".duet-live");
