@@ -70,8 +70,8 @@ def build(studio: Studio) -> tuple[gr.Blocks, gr.I18n]:
                 Gallery()
 
         tell = (
-            "(mode, category, temperature, seed) => { window.doodleDuet.set({mode, "
-            f"category: category === '{text.ANYTHING}' ? null : category, temperature, seed: Math.max(0, seed | 0)}}); }}"
+            "(mode, category, temperature, seed) => { window.doodleDuet.set({mode, temperature, "
+            f"category: category === '{text.ANYTHING}' ? null : category, seed: Math.max(0, seed | 0)}}); }}"
         )
         controls = [mode, category, temperature, seed]
         gr.on([control.change for control in controls] + [page.load], None, controls, None, js=tell)
@@ -90,7 +90,8 @@ def _endpoints(studio: Studio) -> None:
         except StudioError as error:
             raise gr.Error(str(error), print_exception=False) from None
 
-    def complete(strokes: Any, category: str | None, temperature: float, n: float, seed: float, pen_down: bool) -> Any:
+    def complete(  # noqa: PLR0917 (Gradio hands inputs on by position)
+        strokes: Any, category: str | None, temperature: float, n: float, seed: float, pen_down: bool) -> Any:
         """n endings of an unfinished drawing: the new strokes only, in the drawing's own coordinates."""
         return answer(
             do="complete",

@@ -89,7 +89,7 @@ def _download(url: str, part: Path, label: str) -> str:
     request = urllib.request.Request(url, headers=headers)
     with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
         goes_on = response.status == PARTIAL
-        etag = response.headers.get("ETag", "")
+        etag = str(response.headers.get("ETag", ""))
         if etag:
             tag_file.write_text(etag, encoding="utf-8")
         start = have if goes_on else 0

@@ -1,0 +1,190 @@
+"""The fast sampler against the plain network, and what the Sketcher promises."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sketch_core import strokes
+from sketch_core.engine import PEN_END, draw_noise, sample_point
+from sketch_core.generate import CategoryError
+from sketch_core.mixture import temperatures
+
+
+def rows_of(drawing, factor):
+    return strokes.to_stroke5(strokes.to_stroke3(drawing), scale_factor=factor)
+
+
+def test_reading_equals_the_network(tiny_sketcher, half_cat):
+    stroke5 = rows_of(half_cat, tiny_sketcher.scale_factor)[None]
+    previous = np.concatenate([strokes.START_TOKEN[None, None], stroke5[:, :-1]], axis=1)
+    with torch.no_grad():
+        y = tiny_sketcher.model(torch.from_numpy(previous), None, torch.tensor([1])).numpy()
+    engine = tiny_sketcher.engine
+    state, fast = engine.read(engine.start(tiny_sketcher._condition(1, None, 1)), stroke5[:, :-1])
+    assert np.abs(fast - y[:, :-1]).max() < 1e-4
+    assert np.abs(engine.predict(state) - y[:, -1]).max() < 1e-4
+
+
+def test_reading_rows_of_different_lengths(tiny_sketcher, half_cat):
+    engine = tiny_sketcher.engine
+    long = rows_of(half_cat, tiny_sketcher.scale_factor)[:-1]
+    both = np.stack([long, long])
+    start = engine.start(tiny_sketcher._condition(0, None, 2))
+    together, _ = engine.read(start, both, np.array([7, len(long)]))
+    for row, n in enumerate((7, len(long))):
+        alone, _ = engine.read(start.take([row]), long[None, :n])
+        for got, expected in zip(together.take([row]), alone, strict=True):
+            assert np.abs(got - expected).max() < 1e-5
+
+
+def plain_loop(sketcher, noise, heat):
+    """The reference: torch, one point at a time, the whole past again at every step."""
+    points = [strokes.START_TOKEN]
+    factors = np.array([[1 / heat.pi, 1 / heat.pen, heat.sigma**0.5]], dtype=np.float32)
+    drawn = []
+    for age, row in enumerate(noise):
+        with torch.no_grad():
+            y = sketcher.model(torch.from_numpy(np.stack(points)[None]), None, torch.tensor([2]))[:, -1].numpy()
+        no_end = np.array([age == 0])
+        offsets, pens = sample_point(y, row[None], factors, sketcher.engine.min_log_sigma, no_end)
+        pen = PEN_END if age + 1 == len(noise) else int(pens[0])
+        drawn.append((*offsets[0].tolist(), pen))
+        if pen == PEN_END:
+            return drawn
+        points.append(np.array([*offsets[0], pen == 0, pen == 1, 0], dtype=np.float32))
+    return drawn
+
+
+def test_sampling_equals_the_plain_loop(tiny_sketcher):
+    heat = temperatures(0.7)
+    noise = [draw_noise(5, k, 40) for k in range(4)]
+    state = tiny_sketcher.free_state("tree", 4)
+    drawn = {k: [] for k in range(4)}
+    for step in tiny_sketcher.engine.sample(state, noise, [heat] * 4, allow_empty=False):
+        for k, (dx, dy), pen in zip(step.rows, step.offsets, step.pens, strict=True):
+            drawn[int(k)].append((float(dx), float(dy), int(pen)))
+    for k in range(4):
+        expected = plain_loop(tiny_sketcher, noise[k], heat)
+        assert [pen for *_, pen in drawn[k]] == [pen for *_, pen in expected]
+        assert np.allclose(np.array(drawn[k])[:-1], np.array(expected)[:-1], atol=1e-4)
+
+
+def test_rows_join_and_leave_without_disturbing_others(tiny_sketcher):
+    heat = temperatures(0.7)
+    noise = [draw_noise(9, k, 30) for k in range(3)]
+    alone = {}
+    for k in range(3):
+        alone[k] = list(tiny_sketcher.engine.sample(tiny_sketcher.free_state(None, 1), [noise[k]], [heat]))
+    batch = tiny_sketcher.engine.batch()
+    first = batch.add(tiny_sketcher.free_state(None, 1), noise[:1], [heat])[0]
+    got = {int(first): [batch.step()]}
+    rows = batch.add(tiny_sketcher.free_state(None, 2), noise[1:], [heat] * 2)
+    batch.drop([rows[1]])
+    while len(batch):
+        step = batch.step()
+        assert rows[1] not in step.rows
+        for i, row in enumerate(step.rows):
+            got.setdefault(int(row), []).append((step.offsets[i], step.pens[i]))
+    late = got[int(rows[0])]
+    assert len(late) == len(alone[1])
+    for (offset, pen), expected in zip(late, alone[1], strict=True):
+        assert pen == expected.pens[0]
+        assert pen == PEN_END or np.allclose(offset, expected.offsets[0], atol=1e-4)
+
+
+def same(a, b, tolerance=1e-3):
+    assert [len(stroke) for stroke in a] == [len(stroke) for stroke in b]
+    assert all(np.allclose(x, y, atol=tolerance) for x, y in zip(a, b, strict=True))
+
+
+def test_same_seed_same_endings_alone_and_in_a_batch(tiny_sketcher, half_cat):
+    many = tiny_sketcher.complete(half_cat, "cat", n=5, seed=4)
+    same(many[0], tiny_sketcher.complete(half_cat, "cat", n=1, seed=4)[0])
+    for a, b in zip(many, tiny_sketcher.complete(half_cat, "cat", n=5, seed=4), strict=True):
+        same(a, b, 0.0)
+    other = tiny_sketcher.complete(half_cat, "cat", n=5, seed=5)
+    assert any(len(a) != len(b) or not np.array_equal(a[0], b[0]) for a, b in zip(many, other, strict=True))
+
+
+def test_streaming_gives_what_collecting_gives(tiny_sketcher, half_cat):
+    for kind, drawing in (("complete", half_cat), ("vary", half_cat), ("draw", None)):
+        options = {"category": "dog", "n": 3, "seed": 1}
+        rows = [row for new in tiny_sketcher.stream(kind, drawing, **options) for row in new]
+        whole = getattr(tiny_sketcher, kind)(*([drawing] if drawing else []), **options)
+        for k in range(3):
+            assert [row.pen for row in rows if row.k == k][-1] == 2
+            points = [(row.x, row.y) for row in rows if row.k == k and row.pen != 2]
+            assert np.allclose(np.concatenate(whole[k]), points)
+
+
+def test_completion_starts_at_the_pen(tiny_sketcher, half_cat):
+    for ending in tiny_sketcher.complete(half_cat, n=6, pen_down=True):
+        assert ending[0][0].tolist() == half_cat[-1][-1].tolist()
+
+
+def test_endings_move_and_scale_with_the_drawing(tiny_sketcher, half_cat):
+    plain = tiny_sketcher.complete(half_cat, "cat", n=3)
+    moved = tiny_sketcher.complete([stroke * 2.5 + [100, -40] for stroke in half_cat], "cat", n=3)
+    for a, b in zip(plain, moved, strict=True):
+        same([stroke * 2.5 + [100, -40] for stroke in a], b, 0.05)
+
+
+def test_another_temperature_or_seed_does_not_read_the_start_again(tiny_sketcher, half_cat):
+    drawing = [stroke + 3.0 for stroke in half_cat]
+    tiny_sketcher.complete(drawing, n=1)
+    steps = tiny_sketcher.engine.prefix_steps
+    tiny_sketcher.complete(drawing, n=9, temperature=0.9, seed=8)
+    assert tiny_sketcher.engine.prefix_steps == steps
+
+
+def test_variations_fit_the_drawing_and_free_ones_the_frame(tiny_sketcher, half_cat):
+    x0, y0, x1, y1 = strokes.bounds(half_cat)
+    for drawing in tiny_sketcher.vary(half_cat, n=4):
+        a0, b0, a1, b1 = strokes.bounds(drawing)
+        assert max(a1 - a0, b1 - b0) <= max(x1 - x0, y1 - y0) + 1e-6
+        assert ((a0 + a1) / 2, (b0 + b1) / 2) == pytest.approx(((x0 + x1) / 2, (y0 + y1) / 2))
+    for drawing in tiny_sketcher.draw("cat", n=4, size=100):
+        assert strokes.longest_side(drawing) == pytest.approx(100)
+
+
+def test_nats_equal_the_losses_by_hand(tiny_sketcher):
+    square = [np.array([[0, 0], [255, 0], [255, 255], [0, 255.0]]), np.array([[50, 50], [90, 90.0]])]
+    whole, half = tiny_sketcher.nats([square], "dog"), tiny_sketcher.nats([square], "dog", given=0.5)
+    assert whole[0, 1] == 6 and half[0, 1] == 4  # five offsets and the end; 5 // 2 are given
+    stroke5 = rows_of(square, 30.0)
+    engine = tiny_sketcher.engine
+    _, y = engine.read(engine.start(tiny_sketcher._condition(1, None, 1)), stroke5[None])
+    from sketch_core import losses
+
+    steps = losses.step_losses(
+        torch.from_numpy(y), torch.from_numpy(stroke5[None]), torch.tensor([5]), min_sigma=0.01
+    )
+    expected = float(steps.offset.sum() + steps.pen.sum()) + 5 * 2 * np.log(30.0)
+    assert whole[0, 0] == pytest.approx(expected, rel=1e-5)
+    mixed = tiny_sketcher.nats([square, square[:1]], ["dog", None])
+    assert mixed[0] == pytest.approx(whole[0], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "bad", [[], [np.full((3, 2), np.nan)], [np.zeros((3, 5, 2))], [np.zeros((50_000, 2))], "cat", [["a"]]]
+)
+def test_bad_drawings_are_one_sentence(tiny_sketcher, bad):
+    with pytest.raises(strokes.DrawingError) as error:
+        tiny_sketcher.complete(bad)
+    assert str(error.value).count(". ") == 0
+
+
+def test_bad_settings(tiny_sketcher, half_cat):
+    with pytest.raises(CategoryError, match="cat"):
+        tiny_sketcher.draw("catt")
+    for wrong in ({"n": 0}, {"n": True}, {"seed": -1}, {"seed": 1.5}, {"temperature": float("nan")}, {"rule": "x"}):
+        with pytest.raises(ValueError):
+            tiny_sketcher.draw(**wrong)
+
+
+def test_a_single_dot_can_be_completed(tiny_sketcher):
+    for dot in ([np.array([[10.0, 10.0]])], [np.array([[10.0, 10.0]] * 3)]):
+        assert len(tiny_sketcher.complete(dot, n=2)) == 2
+        assert len(tiny_sketcher.vary(dot, n=2)) == 2
