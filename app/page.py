@@ -91,7 +91,8 @@ def _endpoints(studio: Studio) -> None:
             raise gr.Error(str(error), print_exception=False) from None
 
     def complete(  # noqa: PLR0917 (Gradio hands inputs on by position)
-        strokes: Any, category: str | None, temperature: float, n: float, seed: float, pen_down: bool) -> Any:
+        strokes: Any, category: str | None, temperature: float, n: float, seed: float, pen_down: bool
+    ) -> Any:
         """n endings of an unfinished drawing: the new strokes only, in the drawing's own coordinates."""
         return answer(
             do="complete",

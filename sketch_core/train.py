@@ -447,6 +447,8 @@ class Trainer:
             torch.from_numpy(array).to(device, non_blocking=True)
             for array in (batch.previous, batch.target, batch.lengths, seen, labels, noise)
         ]
+        # Dropout's randomness, like all else, from seed and step alone: resuming is exact.
+        torch.manual_seed(int(generator.integers(2**62)))
         w_kl = losses.kl_weight(self.step, config.w_kl, config.eta_min, config.kl_rate)
         rate = self.learning_rate()
         for group in self.optimizer.param_groups:

@@ -158,9 +158,7 @@ def test_nats_equal_the_losses_by_hand(tiny_sketcher):
     _, y = engine.read(engine.start(tiny_sketcher._condition(1, None, 1)), stroke5[None])
     from sketch_core import losses
 
-    steps = losses.step_losses(
-        torch.from_numpy(y), torch.from_numpy(stroke5[None]), torch.tensor([5]), min_sigma=0.01
-    )
+    steps = losses.step_losses(torch.from_numpy(y), torch.from_numpy(stroke5[None]), torch.tensor([5]), min_sigma=0.01)
     expected = float(steps.offset.sum() + steps.pen.sum()) + 5 * 2 * np.log(30.0)
     assert whole[0, 0] == pytest.approx(expected, rel=1e-5)
     mixed = tiny_sketcher.nats([square, square[:1]], ["dog", None])
