@@ -1,0 +1,131 @@
+"""Requests are checked, answers are the Sketcher's, and the server survives what is thrown at it."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+from websockets.sync.client import connect
+
+from app import text
+from app.studio import Studio, StudioError, check_request
+
+START = [[[100, 100], [200, 120], [260, 220], [180, 300]]]
+GOOD = {"id": 1, "do": "complete", "strokes": START, "temperature": 0.4, "seed": 3, "n": 3, "category": "cat"}
+WRONG = [
+    {"do": "erase"}, {"category": "unicorn"}, {"category": 3}, {"temperature": 0}, {"temperature": True},
+    {"temperature": 99}, {"temperature": "0.4"}, {"seed": -1}, {"seed": 1.5}, {"seed": 2**40}, {"n": 0}, {"n": 10},
+    {"n": True}, {"pen_down": 1}, {"strokes": []}, {"strokes": None}, {"strokes": [[[1]]]}, {"strokes": [[[1, "2"]]]},
+    {"strokes": [[[1e300, 0]]]}, {"strokes": [[[0, 0]] * 2001]}, {"strokes": [[]] * 500}, {"strokes": {"a": 1}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_wrong_fields_are_one_sentence(wrong):
+    with pytest.raises(StudioError) as error:
+        check_request(GOOD | wrong, ["cat"])
+    assert 10 < len(str(error.value)) < 200
+
+
+def test_answers_are_the_sketchers(tiny_sketcher):
+    studio = Studio(tiny_sketcher)
+    drawings = [np.array(stroke, dtype=float) for stroke in START]
+    expected = tiny_sketcher.complete(drawings, "cat", n=3, seed=3, canvas=512.0)
+    answer = studio.answer(**{k: v for k, v in GOOD.items() if k != "id"})
+    assert len(answer) == 3
+    for got, drawing in zip(answer, expected, strict=True):
+        assert [len(s) for s in got] == [len(s) for s in drawing]
+        assert all(np.allclose(a, b, atol=0.051) for a, b in zip(got, drawing, strict=True))
+
+
+def test_busy_is_said(tiny_sketcher):
+    studio = Studio(tiny_sketcher, workers=1, waiting=0)
+    request = check_request(GOOD, ["cat"])
+    studio._admitted = studio._most
+    with pytest.raises(StudioError) as error:
+        studio.start(request, lambda rows: None, lambda: False)
+    assert error.value.code == "busy"
+
+
+def live(server):
+    return connect(server.replace("http", "ws") + "/live", open_timeout=10)
+
+
+def hear(socket):
+    return json.loads(socket.recv(timeout=20))
+
+
+def test_points_stream_and_add_up_to_the_drawings(server):
+    with live(server) as socket:
+        socket.send(json.dumps(GOOD))
+        drawn = [[] for _ in range(3)]
+        while (message := hear(socket))["type"] == "points":
+            for k, x, y, pen in message["rows"]:
+                if pen == 0:
+                    drawn[k].append([[x, y]])
+                elif pen == 1:
+                    drawn[k][-1].append([x, y])
+        assert message["type"] == "done" and message["drawings"] == drawn
+
+
+def test_a_new_request_takes_the_place_of_the_old(server):
+    with live(server) as socket:
+        for number in range(1, 8):
+            socket.send(json.dumps(GOOD | {"id": number}))
+        finished = set()
+        while 7 not in finished:
+            message = hear(socket)
+            assert message["type"] != "error"
+            if message["type"] == "done":
+                finished.add(message["id"])
+
+
+def test_nonsense_gets_clean_errors_and_the_connection_lives(server):
+    nonsense = ["", "hello", "[]", "3", "null", '{"id": "x"}', '{"id": 1}', '{"id": NaN}', "[" * 20_000, b"\x00\xff"]
+    with live(server) as socket:
+        for message in nonsense:
+            socket.send(message)
+            answer = hear(socket)
+            assert answer["type"] == "error" and "Traceback" not in answer["message"]
+        for wrong in WRONG:
+            socket.send(json.dumps(GOOD | wrong))
+            assert hear(socket)["type"] == "error"
+        socket.send('{"cancel": 99}')
+        socket.send(json.dumps(GOOD))
+        assert hear(socket)["type"] == "points"
+
+
+def test_named_endpoints(server, tiny_sketcher):
+    client = Client(server, verbose=False)
+    assert client.predict(api_name="/categories") == tiny_sketcher.categories
+    for name, arguments in (
+        ("/complete", (START, "cat", 0.4, 2, 0, False)),
+        ("/vary", (START, "", 0.4, 2, 0)),
+        ("/draw", ("dog", 0.4, 2, 0)),
+    ):
+        drawings = client.predict(*arguments, api_name=name)
+        assert len(drawings) == 2 and len(drawings[0][0][0]) == 2
+    with pytest.raises(AppError, match="unicorn"):
+        client.predict("unicorn", 0.4, 2, 0, api_name="/draw")
+
+
+def test_large_bodies_are_refused(server):
+    request = urllib.request.Request(server + "/gradio_api/call/draw", b"x" * 1_000_000, method="POST")
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(request, timeout=20)
+    assert error.value.code == 413
+
+
+def test_every_word_is_there_in_both_languages():
+    assert set(text.WORDS[text.ENGLISH]) == set(text.WORDS[text.CHINESE])
+    script = (text.__file__.rsplit("/", 1)[0]) + "/canvas/canvas.js"
+    import re
+
+    source = open(script, encoding="utf-8").read()
+    for key in re.findall(r'(?:say|tell|announce)\("(\w+)"', source):
+        assert key in text.WORDS[text.ENGLISH], key

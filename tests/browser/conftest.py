@@ -1,0 +1,1 @@
+from tests.served import server  # noqa: F401
