@@ -514,7 +514,7 @@ class Trainer:
         reported_drawings = self.drawings
         bar = _progress_bar(config) if main else None
         try:
-            while self.progress < 1.0 and not self._stop_everywhere():
+            while not self._finished() and not self._stop_everywhere():
                 for key, value in self.train_step().items():
                     sums.setdefault(key, []).append(value)
                 now = time.perf_counter()
@@ -574,6 +574,10 @@ class Trainer:
             for number in (signal.SIGINT, signal.SIGTERM):
                 previous[number] = signal.signal(number, stop)
         return previous
+
+    def _finished(self) -> bool:
+        """Whether the run is over; several processes ask only when their clocks agree, or one would leave alone."""
+        return (self.world_size == 1 or self.step % 20 == 0) and self.progress >= 1.0
 
     def _stop_everywhere(self) -> bool:
         """All processes stop at the same step."""
