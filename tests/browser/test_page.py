@@ -10,10 +10,16 @@ import pytest
 
 from tests.conftest import needs
 
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 HEAD = [[120, 250], [150, 350], [256, 400], [360, 350], [390, 250], [330, 160], [180, 160], [121, 249]]
 EAR = [[130, 240], [120, 110], [200, 160]]
 PIXELS = """(colour) => {
