@@ -19,6 +19,7 @@ from sketch_core.mixture import RULES
 from sketch_core.model import SketchRNNConfig
 from sketch_core.train import TrainConfig, Trainer
 
+CARD_CATEGORIES = ["cat", "face", "bird", "car", "flamingo", "bicycle", "house", "penguin"]
 PICTURES = (".svg", ".png", ".gif", ".json")
 
 
@@ -310,6 +311,33 @@ def _add_checkpoints(commands: Any) -> None:
     show = actions.add_parser("show", help="architecture, training and metrics of one")
     show.add_argument("checkpoint", nargs="?")
     show.set_defaults(run=run_checkpoints_show)
+
+    sheets = actions.add_parser("sheets", help="draw the pictures of a model card into the checkpoint's folder")
+    sheets.add_argument("checkpoint", nargs="?")
+    sheets.add_argument("--data", required=True, help="folder with test drawings to finish and to vary")
+    sheets.add_argument("--categories", nargs="+", metavar="NAME", default=CARD_CATEGORIES)
+    sheets.set_defaults(run=run_checkpoints_sheets)
+
+
+def run_checkpoints_sheets(options: argparse.Namespace) -> None:
+    """Free drawings at four temperatures, endings of half-finished test drawings, and variations."""
+    folder = checkpoint.resolve(options.checkpoint)
+    sketcher = sketch_core.load(folder)
+    names: list[str] = options.categories
+    for temperature in (0.2, 0.4, 0.7, 1.0):
+        rows = [sketcher.draw(name, temperature, n=8) for name in names]
+        (folder / f"free-{temperature}.png").write_bytes(render.sheet_png(rows, labels=names))
+    test = quickdraw.load_sets(options.data, names, ("test",))["test"]
+    firsts = [strokes.from_stroke3(test.stroke3[int((test.labels == label).argmax())]) for label in range(len(names))]
+    endings: list[list[Any]] = []
+    variations: list[list[Any]] = []
+    for name, whole in zip(names, firsts, strict=True):
+        start = whole[: max(1, len(whole) // 2)]
+        endings.append([whole, *((start, ending) for ending in sketcher.complete(start, name, n=7))])
+        variations.append([whole, *sketcher.vary(whole, name, 0.3, n=7)])
+    (folder / "endings.png").write_bytes(render.sheet_png(endings, labels=names))
+    (folder / "variations.png").write_bytes(render.sheet_png(variations, labels=names))
+    print(f"six sheets in {folder}")
 
 
 def run_checkpoints_list(options: argparse.Namespace) -> None:
