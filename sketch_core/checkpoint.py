@@ -96,6 +96,7 @@ def save(checkpoint: Checkpoint, folder: str | Path) -> Path:
     weights_part, config_part = folder / f".{WEIGHTS_FILE}.part", folder / f".{CONFIG_FILE}.part"
     save_file({name: np.ascontiguousarray(array) for name, array in checkpoint.weights.items()}, weights_part)
     config_part.write_text(json.dumps(checkpoint.info(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    weights_part.chmod(0o644)  # safetensors makes it readable for its owner only
     os.replace(weights_part, folder / WEIGHTS_FILE)
     os.replace(config_part, folder / CONFIG_FILE)
     return folder
