@@ -30,10 +30,8 @@ HEAD = f"<style>{STYLE}</style><script>window.doodleDuetWords = {_WORDS};</scrip
 
 
 def build(studio: Studio) -> tuple[gr.Blocks, gr.I18n]:
-    """The page, and the translations that its launch needs."""
-    i18n = gr.I18n(**text.translations(studio.categories))
-    categories: list[Any] = [(i18n("anything"), text.ANYTHING)]
-    categories += [(i18n(text.category_key(name)), name) for name in studio.categories]
+    """The page, and the words that its launch needs."""
+    i18n = gr.I18n(**text.WORDS)
 
     with gr.Blocks(title="Doodle Duet", analytics_enabled=False) as page:
         english = text.WORDS[text.ENGLISH]
@@ -53,7 +51,11 @@ def build(studio: Studio) -> tuple[gr.Blocks, gr.I18n]:
                     elem_id="mode",
                 )
                 category = gr.Dropdown(
-                    categories, value=text.ANYTHING, label=i18n("category"), filterable=True, elem_id="category"
+                    text.category_choices(studio.categories, text.ENGLISH),
+                    value=text.ANYTHING,
+                    label=i18n("category"),
+                    filterable=True,
+                    elem_id="category",
                 )
                 temperature = gr.Slider(
                     *TEMPERATURES,
@@ -76,6 +78,12 @@ def build(studio: Studio) -> tuple[gr.Blocks, gr.I18n]:
         controls = [mode, category, temperature, seed]
         gr.on([control.change for control in controls] + [page.load], None, controls, None, js=tell)
         another.click(None, None, seed, js="() => Math.floor(Math.random() * 1e6)")
+
+        def in_their_language(request: gr.Request) -> Any:
+            language = text.preferred_language(request.headers.get("accept-language", ""))
+            return gr.Dropdown(choices=text.category_choices(studio.categories, language))
+
+        page.load(in_their_language, None, category, api_name=False, queue=False, show_progress="hidden")
 
         _endpoints(studio)
     return page, i18n

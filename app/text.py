@@ -218,19 +218,17 @@ CATEGORIES_IN_CHINESE: dict[str, str] = {
 }  # fmt: skip
 
 
-def category_key(category: str) -> str:
-    """The key of a category's name among the translations."""
-    return f"category {category}"
+def category_choices(categories: list[str], language: str) -> list[tuple[str, str]]:
+    """(label, value) of each category and of anything; in Chinese "猫 cat", so that both names can be searched for.
 
-
-def translations(categories: list[str]) -> dict[str, dict[str, str]]:
-    """All words by language for ``gr.I18n``, the categories' names among them.
-
-    In Chinese a category is shown as "猫 cat", so that both names can be searched for.
+    Plain labels and not ``gr.I18n`` keys: a Gradio dropdown searches the raw text of its labels.
     """
-    english = {category_key(name): name for name in categories}
-    chinese = {
-        category_key(name): f"{CATEGORIES_IN_CHINESE[name]} {name}" if name in CATEGORIES_IN_CHINESE else name
-        for name in categories
-    }
-    return {ENGLISH: WORDS[ENGLISH] | english, CHINESE: WORDS[CHINESE] | chinese}
+    names = CATEGORIES_IN_CHINESE if language == CHINESE else {}
+    return [(WORDS[language]["anything"], ANYTHING)] + [
+        (f"{names[name]} {name}" if name in names else name, name) for name in categories
+    ]
+
+
+def preferred_language(accept_language: str) -> str:
+    """The page's language for a browser's Accept-Language header, by the first language in it."""
+    return CHINESE if accept_language.strip().lower().startswith("zh") else ENGLISH

@@ -164,7 +164,9 @@ def test_a_category_can_be_searched_for(page):
     before = endings(page)
     box = page.locator("#category input")
     box.click()
-    box.fill("tre")
+    box.fill("")
+    box.press_sequentially("ree")  # the list is searched at each key
+    page.wait_for_function("document.querySelectorAll('[role=option]').length === 1")
     page.get_by_role("option", name="tree").click()
     page.wait_for_function("window.doodleDuet.settings().category === 'tree'")
     assert endings(page) != before
@@ -248,6 +250,10 @@ def test_touch_on_a_phone_in_chinese_and_dark(page):
     assert page.evaluate(PIXELS, "--duet-ink") > 100
     page.locator("[data-do=undo]").tap()
     assert drawing(page) == []
+    page.locator("#category input").tap()
+    page.locator("#category input").fill("树")
+    page.get_by_role("option", name="树 tree").tap()
+    page.wait_for_function("window.doodleDuet.settings().category === 'tree'")
 
 
 def test_pictures_for_people(page):
