@@ -190,7 +190,8 @@ def _canonical_all(rows: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         path = np.cumsum(np.vstack([[0, 0], item[:, :2]]), axis=0)
         sides.append(np.ptp(path, axis=0).max())
     low, high = strokes.CANONICAL_SIDES
-    if sides and low <= float(np.median(sides)) <= high:
+    # The median alone would take raw drawings of 250 pixels on average for canonical ones: none may be larger.
+    if sides and low <= float(np.median(sides)) and max(sides) <= high:
         return list(rows)
     return [to_canonical(item) for item in rows]
 

@@ -36,6 +36,7 @@ EPSILON = 2.0
 MAX_STROKES = 400
 MAX_POINTS = 20_000
 MAX_COORDINATE = 1e6
+MIN_SIDE = 1e-6
 
 START_TOKEN = np.array([0.0, 0.0, 1.0, 0.0, 0.0], dtype=np.float32)
 END_ROW = np.array([0.0, 0.0, 0.0, 0.0, 1.0], dtype=np.float32)
@@ -153,7 +154,7 @@ def longest_side(drawing: Sequence[NDArray[Any]]) -> float:
 
 
 def rdp(points: NDArray[Any], epsilon: float) -> NDArray[Any]:
-    """Ramer-Douglas-Peucker: drop points that lie within ``epsilon`` of the line that stays.
+    """Ramer-Douglas-Peucker: drop points that lie within ``epsilon`` of the lines that stay.
 
     Iterative (no recursion limit) and vectorised over each span. The first and the last point stay.
 
@@ -176,11 +177,12 @@ def rdp(points: NDArray[Any], epsilon: float) -> NDArray[Any]:
             continue
         start, chord = points[first], points[last] - points[first]
         inner = points[first + 1 : last] - start
-        length = math.hypot(float(chord[0]), float(chord[1]))
-        if length == 0.0:  # a closed curve: distance to the common end
-            distance = np.hypot(inner[:, 0], inner[:, 1])
-        else:
-            distance = np.abs(chord[0] * inner[:, 1] - chord[1] * inner[:, 0]) / length
+        squared = float(chord @ chord)
+        # To the piece between the two points, not to the endless line: a line drawn on and back again along
+        # itself would lose its far end. A closed curve has no chord: distance to the common end.
+        along = np.clip(inner @ chord / squared, 0.0, 1.0) if squared > 0.0 else np.zeros(len(inner))
+        off = inner - along[:, None] * chord
+        distance = np.hypot(off[:, 0], off[:, 1])
         far = int(distance.argmax())
         if distance[far] > epsilon:
             middle = first + 1 + far
@@ -208,12 +210,12 @@ class Frame:
 def fit_frame(drawing: Sequence[NDArray[Any]], share: float = 1.0, size: float = FRAME_SIZE) -> Frame:
     """The frame in which this drawing's longest side is ``share`` of ``size``, its corner at the origin.
 
-    ``share`` below 1 says that the drawing is unfinished and will grow. A single dot has no size: it keeps
-    the scale of the canvas.
+    ``share`` below 1 says that the drawing is unfinished and will grow. A single dot has no size (nor has
+    what is too small to be drawn, whose scale would overflow): it keeps the scale of the canvas.
     """
     x0, y0, x1, y1 = bounds(drawing)
     side = max(x1 - x0, y1 - y0)
-    scale = share * size / side if side > 0 else 1.0
+    scale = share * size / side if side > MIN_SIDE else 1.0
     return Frame(scale=scale, origin=(x0, y0))
 
 
