@@ -6,8 +6,8 @@ the network was trained on, and its metrics with their definitions. Every failur
 
 from __future__ import annotations
 
+import contextlib
 import json
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -28,6 +28,7 @@ CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "weights.safetensors", "RE
 DEFAULT_NAME = "duet-345"
 MAX_CONFIG_BYTES = 4_000_000
 MAX_WEIGHTS_BYTES = 2_000_000_000
+MAX_SCALE_FACTOR = 1e9
 
 
 class CheckpointError(ValueError):
@@ -123,7 +124,8 @@ def load(folder: str | Path) -> Checkpoint:
         or (architecture.n_categories and len(categories) != architecture.n_categories)
     ):
         raise CheckpointError(f"Checkpoint {name} does not name the {architecture.n_categories} categories it needs.")
-    if not isinstance(scale_factor, int | float) or not math.isfinite(scale_factor) or not scale_factor > 0:
+    # Compared, not converted: JSON's whole numbers may be too large for a float.
+    if not isinstance(scale_factor, int | float) or not 0 < scale_factor < MAX_SCALE_FACTOR:
         raise CheckpointError(f"Checkpoint {name} has no positive scale factor.")
     if type(n_max) is not int or not 1 <= n_max <= 100_000:
         raise CheckpointError(f"Checkpoint {name} has no sensible N_max.")
@@ -134,9 +136,13 @@ def load(folder: str | Path) -> Checkpoint:
         float(scale_factor),
         n_max,
         name=name,
-        training=info.get("training") or {},
-        metrics=info.get("metrics") or {},
+        training=_dictionary(info.get("training")),
+        metrics=_dictionary(info.get("metrics")),
     )
+
+
+def _dictionary(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -180,7 +186,7 @@ def _read_weights(folder: Path, architecture: SketchRNNConfig) -> dict[str, NDAr
         raise CheckpointError(f"Checkpoint {name} has weights that are too large.")
     try:
         weights = load_file(file)
-    except (SafetensorError, ValueError, KeyError, OSError):
+    except (SafetensorError, ValueError, KeyError, TypeError, OSError):  # TypeError: bfloat16, which NumPy lacks
         raise CheckpointError(f"The weights of checkpoint {name} are truncated or damaged.") from None
     with torch.device("meta"):  # shapes only: no memory is taken before they are known to fit
         expected = {key: tuple(value.shape) for key, value in SketchRNN(architecture).named_parameters()}
@@ -235,8 +241,9 @@ def resolve(name_or_path: str | Path | None = None) -> Path:
     if str(name_or_path) in known:
         return known[str(name_or_path)]
     path = Path(name_or_path)
-    if path.is_dir():
-        return path
+    with contextlib.suppress(OSError):  # a name too long to be a file's
+        if path.is_dir():
+            return path
     listed = ", ".join(known) or "none"
     shown = re.sub(r"[^\w ./:\\-]", "?", str(name_or_path))[:100]
     raise CheckpointError(f"There is no checkpoint {shown!r}; available: {listed}.")

@@ -8,6 +8,7 @@ paper has z, so that one set of weights serves every category and "any".
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 import torch
@@ -48,8 +49,10 @@ class SketchRNNConfig:
         for name in ("decoder_size", "n_mixtures"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1.")
-        if self.min_sigma < 0:
-            raise ValueError("min_sigma must not be negative.")
+        if not 0 <= self.min_sigma < math.inf:
+            raise ValueError("min_sigma must be a number and not negative.")
+        if self.encoder_size and not self.z_size:
+            raise ValueError("An encoder needs a z_size of at least 1; encoder_size 0 leaves both out.")
 
     @classmethod
     def paper(cls, *, decoder_only: bool = False) -> SketchRNNConfig:
