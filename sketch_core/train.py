@@ -224,9 +224,11 @@ class Objective(nn.Module):
             kl = losses.kl_loss(mu, sigma_hat)
         y = model(previous, z, labels if model.category is not None else None).float()
         if config.normalise == "n_max":
-            l_s, l_p = losses.reconstruction_loss(y, target, lengths, int(model.n_max))
+            l_s, l_p = losses.reconstruction_loss(
+                y, target, lengths, int(model.n_max), min_sigma=model.config.min_sigma
+            )
             reconstruction = l_s + l_p
-            steps = losses.step_losses(y.detach(), target, lengths)
+            steps = losses.step_losses(y.detach(), target, lengths, min_sigma=model.config.min_sigma)
         else:
             steps = losses.step_losses(y, target, lengths, min_sigma=model.config.min_sigma)
             reconstruction = (steps.offset.sum() + steps.pen.sum()) / (lengths.sum() + batch)
@@ -377,10 +379,10 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
             if self.config.ema:
                 self.average = list(state["average"]) or [p.detach().clone() for p in self.model.parameters()]
+            self.step, self.seconds = int(state["step"]), float(state["seconds"])
+            self.drawings, self.best = int(state["drawings"]), float(state["best"])
         except Exception as error:
             raise TrainingError(f"{file} does not fit this run or is damaged ({error}).") from None
-        self.step, self.seconds = int(state["step"]), float(state["seconds"])
-        self.drawings, self.best = int(state["drawings"]), float(state["best"])
         return True
 
     def checkpoint(self, name: str = "") -> checkpoint.Checkpoint:
@@ -459,7 +461,8 @@ class Trainer:
         loss.backward()
         if config.clip_by_value:
             nn.utils.clip_grad_value_(self.model.parameters(), config.clip)
-            norm = torch.zeros(())
+            # Clipping by value lets NaN through, and one such step would spoil weights and saved state alike.
+            norm = nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
         else:
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
         value = float(loss.detach())
@@ -559,8 +562,11 @@ class Trainer:
         with (self.out / "validation.jsonl").open("a") as lines:
             record = {"step": self.step, "minutes": round(self.seconds / 60, 2), "drawings": self.drawings}
             lines.write(json.dumps(record | self.history) + "\n")
-        if self.history["nats_free"] < self.best:
-            self.best = self.history["nats_free"]
+        # A network that always had z in training (the paper's) has never learned to draw without.
+        always_z = self.architecture.has_encoder and self.config.z_share == 1.0
+        figure = self.history["nats_z" if always_z else "nats_free"]
+        if figure < self.best:
+            self.best = figure
             checkpoint.save(self.checkpoint(), self.out / "best")
         for callback in self.on_validate:
             callback(self)
