@@ -26,7 +26,7 @@ FORMS = {
 }
 TIMEOUT = 30.0
 CHUNK = 1 << 16
-PARTIAL = 206
+PARTIAL, UNSATISFIABLE = 206, 416
 
 
 class DownloadError(ValueError):
@@ -48,6 +48,8 @@ def cache_folder() -> Path:
 def fetch(category: str, *, form: str = "npz", folder: str | Path | None = None, base_url: str = BASE_URL) -> Path:
     """A category's official file, downloaded unless it is there already and whole.
 
+    A file without a record of its SHA-256 was put there by hand and is taken as it is.
+
     Args:
         form: "npz" (70,000 drawings), "full" (all of them) or "ndjson" (simplified).
         folder: where to put it; :func:`cache_folder` by default.
@@ -62,22 +64,30 @@ def fetch(category: str, *, form: str = "npz", folder: str | Path | None = None,
     remote, local = (pattern.format(category) for pattern in FORMS[form])
     target = Path(folder or cache_folder()) / local
     record = target.with_name(target.name + ".json")
-    if target.is_file() and _recorded(record) == _sha256(target):
+    if target.is_file() and (not record.exists() or _recorded(record) == _sha256(target)):
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     url = base_url + urllib.parse.quote(remote)
     try:
-        etag = _download(url, part, category)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            etag = _download(url, part, category)
+        except urllib.error.HTTPError as error:
+            if error.code != UNSATISFIABLE:
+                raise
+            # A run that was killed at the very end left a whole part, beyond which there is nothing to ask for.
+            part.unlink(missing_ok=True)
+            etag = _download(url, part, category)
+        os.replace(part, target)
+        text = json.dumps({"url": url, "etag": etag, "sha256": _sha256(target)}) + "\n"
+        record.write_text(text, encoding="utf-8")
+        part.with_name(part.name + ".etag").unlink(missing_ok=True)
     except urllib.error.HTTPError as error:
         raise DownloadError(f"The server refused {url} (status {error.code}).") from None
     except (OSError, http.client.HTTPException) as error:
         raise DownloadError(
             f"Could not download {url} ({error}); without a network, copy the file to {target} yourself."
         ) from None
-    os.replace(part, target)
-    record.write_text(json.dumps({"url": url, "etag": etag, "sha256": _sha256(target)}) + "\n", encoding="utf-8")
-    part.with_name(part.name + ".etag").unlink(missing_ok=True)
     return target
 
 
