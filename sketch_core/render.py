@@ -455,12 +455,48 @@ def _rgb(colour: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _palette(paper: tuple[int, int, int], inks: Sequence[tuple[int, int, int]]) -> Image.Image:
-    """Every shade between the paper and the inks: lines stay smooth, and no frame flickers."""
-    shades = np.concatenate([np.linspace(paper, ink, 256 // len(inks)) for ink in inks])
-    image = Image.new("P", (1, 1))
-    image.putpalette(np.round(shades).astype(np.uint8).tobytes())
-    return image
+class _Film:
+    """Frames of a GIF: one mask for each of two inks, whose shades share the palette.
+
+    Pillow's own reduction to a palette is off by a few steps, which tints the paper.
+    """
+
+    SHADES = 128  # of each ink; the first is the paper
+
+    def __init__(self, width: int, height: int, paper: str, inks: tuple[str, str]) -> None:
+        # Pillow draws without smoothing, so draw larger and shrink.
+        self.over = 3 if max(width, height) <= 512 else 2
+        self.size = (width, height)
+        big = (width * self.over, height * self.over)
+        self.masks = [Image.new("L", big, 0) for _ in inks]
+        self.brushes = [ImageDraw.Draw(mask) for mask in self.masks]
+        self.small = [np.zeros((height, width), dtype=np.uint8) for _ in inks]
+        self.changed = [False for _ in inks]
+        shades = np.concatenate([np.linspace(_rgb(paper), _rgb(ink), self.SHADES) for ink in inks])
+        self.palette = np.round(shades).astype(np.uint8).tobytes()
+        self.frames: list[Image.Image] = []
+
+    def draw(self, path: NDArray[np.float64], ink: int, width: float) -> None:
+        """Lines through ``path`` (P, 2), or a dot where P is 1; all in pixels."""
+        brush, path = self.brushes[ink], path * self.over
+        radius = 0.5 * width * self.over * (1.4 if len(path) == 1 else 1.0)
+        for x, y in path.tolist():  # the joints between lines are as round as their ends
+            brush.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
+        if len(path) > 1:
+            brush.line([(x, y) for x, y in path.tolist()], fill=255, width=max(1, round(2 * radius)))
+        self.changed[ink] = True
+
+    def show(self) -> None:
+        """Take a frame."""
+        for ink, mask in enumerate(self.masks):
+            if self.changed[ink]:
+                share = np.asarray(mask.resize(self.size, Image.Resampling.BOX), dtype=np.float64) / 255.0
+                self.small[ink] = np.round(share * (self.SHADES - 1)).astype(np.uint8)
+                self.changed[ink] = False
+        first, second = self.small
+        frame = Image.fromarray(np.where(second > 0, second + np.uint8(self.SHADES), first))
+        frame.putpalette(self.palette)
+        self.frames.append(frame)
 
 
 def gif(
@@ -499,68 +535,42 @@ def gif(
     hold = _check_number(hold, 0.0, 60.0, "last frame's time")
     rate = _check_number(frames_per_second, 1, 50, "frame rate")
     line = _line_width(width, size)
-    paper, inks = _rgb(background), (_rgb(color), _rgb(accent_color))
     first, second = _checked(drawing), _checked(accent)
     place = _Placement([*first, *second], size, margin, line, view)
 
-    # Pillow draws without smoothing, so draw larger and shrink.
-    over = 3 if size <= 512 else 2
-    canvas = Image.new("RGB", (place.width * over, place.height * over), paper)
-    brush = ImageDraw.Draw(canvas)
-    radius = 0.5 * line * over
-
-    def stamp(x: float, y: float, ink: tuple[int, int, int], r: float) -> None:
-        brush.ellipse((x - r, y - r, x + r, y + r), fill=ink)
-
-    def draw(path: NDArray[np.float64], ink: tuple[int, int, int]) -> None:
-        for x, y in path:  # the joints between lines are as round as their ends
-            stamp(x, y, ink, radius)
-        if len(path) > 1:
-            brush.line([tuple(point) for point in path.tolist()], fill=ink, width=max(1, round(2 * radius)))
-
-    pieces: list[tuple[NDArray[np.float64], tuple[int, int, int]]] = []
-    for part, ink, at_once in ((place(first), inks[0], given_at_once), (place(second), inks[1], False)):
+    film = _Film(place.width, place.height, background, (color, accent_color))
+    pieces: list[tuple[NDArray[np.float64], int]] = []
+    for ink, (part, at_once) in enumerate(((place(first), given_at_once), (place(second), False))):
         for stroke, segments in zip(part, _curves(part), strict=True):
-            path = (flatten(segments) if len(segments) else stroke[:1]) * over
+            path = flatten(segments) if len(segments) else stroke[:1]
             if at_once:
-                draw(path, ink)
-                if len(path) == 1:
-                    stamp(path[0, 0], path[0, 1], ink, 1.4 * radius)
+                film.draw(path, ink, line)
             else:
                 pieces.append((path, ink))
 
-    steps = [np.hypot(*np.diff(path, axis=0).T) if len(path) > 1 else np.full(1, 2 * radius) for path, _ in pieces]
+    # A dot takes as long as a line of its own width.
+    steps = [np.hypot(*np.diff(path, axis=0).T) if len(path) > 1 else np.full(1, line) for path, _ in pieces]
     total = float(sum(step.sum() for step in steps))
     count = max(1, round(seconds * rate)) if pieces else 1
     if count > MAX_FRAMES:
         raise RenderError(f"An animation may have at most {MAX_FRAMES} frames; make it shorter or slower.")
-
-    palette = _palette(paper, inks)
-    frames: list[Image.Image] = []
-
-    def show() -> None:
-        small = canvas.resize((place.width, place.height), Image.Resampling.BOX)
-        frames.append(small.quantize(palette=palette, dither=Image.Dither.NONE))
-
-    done, stroke_number, at = 0.0, 0, 0
+    done, number, at = 0.0, 0, 0
     for frame in range(1, count + 1):
         goal = total * frame / count if frame < count else math.inf
-        while stroke_number < len(pieces):
-            path, ink = pieces[stroke_number]
-            reached = done + np.cumsum(steps[stroke_number][at:])
+        while number < len(pieces):
+            path, ink = pieces[number]
+            reached = done + np.cumsum(steps[number][at:])
             n = int(np.searchsorted(reached, goal, side="right"))
             if n:
                 done = float(reached[n - 1])
-                if len(path) == 1:
-                    stamp(path[0, 0], path[0, 1], ink, 1.4 * radius)
-                else:
-                    draw(path[at : at + n + 1], ink)
+                film.draw(path[at : at + n + 1], ink, line)
                 at += n
-            if at < len(steps[stroke_number]):
+            if at < len(steps[number]):
                 break
-            stroke_number, at = stroke_number + 1, 0
-        show()
+            number, at = number + 1, 0
+        film.show()
 
+    frames = film.frames
     durations = [max(20, 10 * round(100.0 / rate))] * len(frames)
     durations[-1] += 10 * round(100.0 * hold)
     stream = io.BytesIO()
