@@ -21,17 +21,22 @@ THEME = gr.themes.Base(
     font=["system-ui", "-apple-system", "Segoe UI", "Noto Sans", "sans-serif"],
     font_mono=["ui-monospace", "monospace"],
 ).set(
-    body_text_color_subdued="#5f5a52", body_text_color_subdued_dark="#b5b0a6", button_primary_background_fill="#c2410c"
+    body_text_color_subdued="#5f5a52",
+    body_text_color_subdued_dark="#b5b0a6",
+    button_primary_background_fill="#c2410c",
+    button_primary_background_fill_dark="#c2410c",
 )
 
 # Words and pad go into the head, so that both are there before Gradio puts the components in place.
 _WORDS = json.dumps(text.WORDS, ensure_ascii=False).replace("<", "\\u003c")
-HEAD = f"<style>{STYLE}</style><script>window.doodleDuetWords = {_WORDS};</script><script>{SCRIPT}</script>"
+_SETUP = f"window.doodleDuetWords = {_WORDS}; window.doodleDuetChinese = {list(text.CHINESE_LOCALES)};"
+HEAD = f"<style>{STYLE}</style><script>{_SETUP}</script><script>{SCRIPT}</script>"
 
 
 def build(studio: Studio) -> tuple[gr.Blocks, gr.I18n]:
     """The page, and the words that its launch needs."""
-    i18n = gr.I18n(**text.WORDS)
+    chinese = dict.fromkeys(text.CHINESE_LOCALES, text.WORDS[text.CHINESE])
+    i18n = gr.I18n(**(text.WORDS | chinese))
 
     with gr.Blocks(title="Doodle Duet", analytics_enabled=False) as page:
         english = text.WORDS[text.ENGLISH]

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 ENGLISH = "en"
 CHINESE = "zh-CN"
+CHINESE_LOCALES = ("zh-CN", "zh-TW")
+"""Browser languages that get Chinese. Gradio 6.31 knows these two alone; under any other its own controls are
+English, so that the pad and the categories are English too: one page, one language."""
 ANYTHING = "anything"
 """The value of the category choice that means no category."""
 
@@ -231,4 +234,5 @@ def category_choices(categories: list[str], language: str) -> list[tuple[str, st
 
 def preferred_language(accept_language: str) -> str:
     """The page's language for a browser's Accept-Language header, by the first language in it."""
-    return CHINESE if accept_language.strip().lower().startswith("zh") else ENGLISH
+    first = accept_language.partition(",")[0].partition(";")[0].strip()
+    return CHINESE if first in CHINESE_LOCALES else ENGLISH

@@ -14,7 +14,7 @@
   const WIDTH = { hand: 5, net: 3.6 };
 
   const words = window.doodleDuetWords || { en: {} };
-  const language = (navigator.language || "en").toLowerCase().startsWith("zh") ? "zh-CN" : "en";
+  const language = (window.doodleDuetChinese || []).includes(navigator.language) ? "zh-CN" : "en";
   const say = (key, values = {}) =>
     ((words[language] || {})[key] || (words.en || {})[key] || key).replace(/\{(\w+)\}/g, (_, name) => values[name]);
 
@@ -179,7 +179,9 @@
   }
 
   function receive(message) {
-    if (!turn || message.id !== turn.id) return; // stale: they drew on
+    // No id: the server could not read a request, or had no room for the connection. It concerns the one waiting.
+    const anonymous = message.type === "error" && message.id === null;
+    if (!turn || (message.id !== turn.id && !anonymous)) return; // stale: they drew on
     if (message.type === "points") {
       for (const [k, x, y, pen] of message.rows) {
         const strokes = turn.results[k];

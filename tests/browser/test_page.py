@@ -207,6 +207,12 @@ def test_an_endless_stroke_and_a_dot(page):
     assert len(endings(page)) == 9 and len(drawing(page)) == 1
 
 
+def test_the_buttons_can_be_read_in_the_dark(page, server):
+    open_page(page, server + "/?__theme=dark")
+    back = page.evaluate("getComputedStyle(document.querySelector('#another')).backgroundColor")
+    assert back == "rgb(194, 65, 12)"  # white on it is 5.2 to 1
+
+
 def test_an_error_is_said_and_the_drawing_stays(page):
     draw(page, HEAD)
     endings(page)
@@ -254,6 +260,24 @@ def test_touch_on_a_phone_in_chinese_and_dark(page):
     page.locator("#category input").fill("树")
     page.get_by_role("option", name="树 tree").tap()
     page.wait_for_function("window.doodleDuet.settings().category === 'tree'")
+
+
+@pytest.mark.parametrize("page", [PHONE | {"locale": "zh"}, PHONE | {"locale": "zh-TW"}], indirect=True)
+def test_the_page_speaks_one_language(page):
+    chinese = page.evaluate("navigator.language") == "zh-TW"
+    undo, seed, anything = ("撤销", "种子", "任意") if chinese else ("Undo", "Seed", "anything")
+    assert undo in page.locator("[data-do=undo]").inner_text()
+    page.wait_for_function(f"document.querySelector('#seed').innerText.includes('{seed}')", timeout=5_000)
+    page.wait_for_function(f"document.querySelector('#category input').value === '{anything}'", timeout=5_000)
+
+
+def test_an_error_without_an_id_ends_the_waiting(page, server):
+    answer = '{"id": null, "type": "error", "code": "too_large", "message": "no"}'
+    page.route_web_socket("**/live", lambda socket: socket.on_message(lambda message: socket.send(answer)))
+    open_page(page, server)
+    draw(page, HEAD)
+    page.wait_for_function("document.querySelector('.duet-status').textContent.includes('too large')")
+    assert len(drawing(page)) == 1
 
 
 def test_pictures_for_people(page):
