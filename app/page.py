@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from app import text
-from app.canvas import SCRIPT, STYLE, Gallery, StrokePad
+from app.canvas import SCRIPT, STYLE, Gallery, StrokePad, Title
 from app.studio import TEMPERATURES, Studio, StudioError
 
 THEME = gr.themes.Base(
@@ -39,12 +39,7 @@ def build(studio: Studio) -> tuple[gr.Blocks, gr.I18n]:
     i18n = gr.I18n(**(text.WORDS | chinese))
 
     with gr.Blocks(title="Doodle Duet", analytics_enabled=False) as page:
-        english = text.WORDS[text.ENGLISH]
-        gr.HTML(
-            f'<h1>{english["title"]}</h1><p data-word="tagline">{english["tagline"]}</p>',
-            elem_classes="duet-title",
-            padding=False,
-        )
+        Title()
         with gr.Row(equal_height=False):
             with gr.Column(scale=3, min_width=320, elem_classes="duet-left"):
                 StrokePad()

@@ -18,8 +18,6 @@ WORDS: dict[str, dict[str, str]] = {
     ENGLISH: {
         "title": "Doodle Duet",
         "tagline": "You start a drawing, a neural network finishes it.",
-        "other_language": "中文",
-        "other_language_tip": "切换到中文",
         # What the network does, and how
         "mode": "What the network does",
         "finish": "Finish it",
@@ -30,7 +28,6 @@ WORDS: dict[str, dict[str, str]] = {
         "temperature_info": "Low: careful and typical. High: bold and surprising.",
         "seed": "Seed",
         "another": "Another",
-        "another_tip": "Draw again with another seed",
         # The pad
         "pad": "Drawing pad",
         "pad_help": "Draw with mouse, finger or pen. Ctrl+Z undoes, Ctrl+Shift+Z does again, Enter takes the ending.",
@@ -57,7 +54,6 @@ WORDS: dict[str, dict[str, str]] = {
         "empty_endings_more": "As soon as you lift the pen, nine endings appear here.",
         "empty_variations": "Draw something first",
         "empty_variations_more": "The network then draws nine doodles like yours.",
-        "failed": "Nothing to show yet",
         "ending_n": "Ending {k}: take it",
         "ending_shown": "Ending {k}, shown on the pad: take it",
         "ending_taken": "Ending {k}, taken",
@@ -88,8 +84,6 @@ WORDS: dict[str, dict[str, str]] = {
     CHINESE: {
         "title": "Doodle Duet",
         "tagline": "你起笔，神经网络来画完。",
-        "other_language": "English",
-        "other_language_tip": "Switch to English",
         "mode": "让网络做什么",
         "finish": "续画",
         "vary": "变化",
@@ -99,7 +93,6 @@ WORDS: dict[str, dict[str, str]] = {
         "temperature_info": "低：谨慎、典型；高：大胆、出人意料。",
         "seed": "种子",
         "another": "换一批",
-        "another_tip": "换一个种子重新画",
         "pad": "画板",
         "pad_help": "用鼠标、手指或触控笔作画。Ctrl+Z 撤销，Ctrl+Shift+Z 重做，回车采用结尾。",
         "invite": "开始画吧",
@@ -124,7 +117,6 @@ WORDS: dict[str, dict[str, str]] = {
         "empty_endings_more": "你一抬笔，这里就会出现九种结尾。",
         "empty_variations": "先画点什么吧",
         "empty_variations_more": "网络会照着你的画再画九幅。",
-        "failed": "暂时没有结果",
         "ending_n": "结尾 {k}：采用",
         "ending_shown": "结尾 {k}，正显示在画板上：采用",
         "ending_taken": "结尾 {k}，已采用",

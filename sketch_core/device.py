@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import torch
-from torch import nn
 
 
 def choose_device(name: str) -> torch.device:
@@ -19,22 +18,20 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype | None:
-    """torch.bfloat16 where the device has fast bf16 recurrent kernels, else ``None`` for fp32."""
-    if name == "fp32":
-        return None
-    if name == "bf16":
-        return torch.bfloat16
+    """torch.bfloat16 where the device multiplies it in hardware, else ``None`` for fp32.
+
+    Raises:
+        ValueError: "bf16" is asked of a CPU without it, on which PyTorch's LSTM fails in the middle of a step.
+    """
+    supported = False
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
-    if device.type == "cpu":
-        # Only trying tells: oneDNN reports bf16 on some CPUs on which it has no bf16 LSTM.
-        try:
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-                nn.LSTM(8, 8, batch_first=True)(torch.zeros(2, 2, 8))
-            return torch.bfloat16 if "avx512_bf16" in _cpu_flags() or "amx_bf16" in _cpu_flags() else None
-        except RuntimeError:
-            return None
-    return None
+        supported = torch.cuda.is_bf16_supported()
+    elif device.type == "cpu":
+        flags = _cpu_flags()
+        supported = "avx512_bf16" in flags or "amx_bf16" in flags
+    if name == "bf16" and device.type == "cpu" and not supported:
+        raise ValueError("This CPU does not multiply bf16; leave --precision at auto or choose fp32.")
+    return torch.bfloat16 if name == "bf16" or (name == "auto" and supported) else None
 
 
 def _cpu_flags() -> str:

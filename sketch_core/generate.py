@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -100,6 +101,7 @@ class Sketcher:
         self.model = source.model(self.device)
         self.engine = CpuEngine(source.architecture, source.weights)
         self._prefixes: OrderedDict[tuple[Any, ...], Prefix] = OrderedDict()
+        self._prefixes_lock = threading.Lock()  # the page draws for several people in threads
         self._category_index = {name: index for index, name in enumerate(source.categories)}
 
     # -- what it is --------------------------------------------------------------------------------
@@ -311,9 +313,11 @@ class Sketcher:
         as a density per canvas pixel each point gains 2 log(scale).
         """
         key = (index, pen_down, canvas, len(drawing), *(stroke.tobytes() for stroke in drawing))
-        if key in self._prefixes:
-            self._prefixes.move_to_end(key)
-            return self._prefixes[key]
+        with self._prefixes_lock:
+            known = self._prefixes.pop(key, None)
+            if known is not None:
+                self._prefixes[key] = known  # now the last to be forgotten
+                return known
         best = self._best_share(drawing, index, pen_down, canvas)
         canonical, frame = strokes.canonical(drawing, share=best)
         rows = strokes.to_stroke3(canonical, pen_down=pen_down)
@@ -322,9 +326,10 @@ class Sketcher:
         if points.shape[1]:
             state, _ = self.engine.read(state, points)
         prefix = Prefix(state, best, frame.scale)
-        self._prefixes[key] = prefix
-        if len(self._prefixes) > CACHED_PREFIXES:
-            self._prefixes.popitem(last=False)
+        with self._prefixes_lock:
+            self._prefixes[key] = prefix
+            if len(self._prefixes) > CACHED_PREFIXES:
+                self._prefixes.popitem(last=False)
         return prefix
 
     def _best_share(self, drawing: Drawing, index: int, pen_down: bool, canvas: float | None) -> float:

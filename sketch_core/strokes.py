@@ -39,7 +39,6 @@ MAX_COORDINATE = 1e6
 MIN_SIDE = 1e-6
 
 START_TOKEN = np.array([0.0, 0.0, 1.0, 0.0, 0.0], dtype=np.float32)
-END_ROW = np.array([0.0, 0.0, 0.0, 0.0, 1.0], dtype=np.float32)
 
 
 class DrawingError(ValueError):

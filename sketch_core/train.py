@@ -172,17 +172,6 @@ class TrainConfig:
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
-    @classmethod
-    def from_dict(cls, given: dict[str, Any]) -> TrainConfig:
-        """Raises TrainingError for keys it does not know."""
-        unknown = set(given) - {item.name for item in dataclasses.fields(cls)}
-        if unknown:
-            raise TrainingError(f"Unknown training settings: {', '.join(sorted(unknown))}.")
-        given = dict(given)
-        if isinstance(given.get("architecture"), dict):
-            given["architecture"] = SketchRNNConfig(**given["architecture"])
-        return cls(**given)
-
 
 class Objective(nn.Module):
     """The network with its loss; what DistributedDataParallel wraps."""
@@ -479,13 +468,13 @@ class Trainer:
         steps_without_z = float((batch.lengths[n_z:] + 1).sum())
         steps_with_z = float((batch.lengths[:n_z] + 1).sum())
         total = (parts["offset"] + parts["pen"]).cpu()
-        return {
-            "loss": value,
-            "nats_free": float(total[n_z:].sum()) / steps_without_z if steps_without_z else math.nan,
-            "nats_z": float(total[:n_z].sum()) / steps_with_z if steps_with_z else math.nan,
-            "kl": float(parts["kl"]),
-            "learning_rate": rate,
-        }
+        figures = {"loss": value, "kl": float(parts["kl"]), "learning_rate": rate}
+        # A run has both kinds of rows, or one of them, in every batch: the log's columns stay the same.
+        if steps_without_z:
+            figures["nats_free"] = float(total[n_z:].sum()) / steps_without_z
+        if steps_with_z:
+            figures["nats_z"] = float(total[:n_z].sum()) / steps_with_z
+        return figures
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -527,11 +516,11 @@ class Trainer:
                     self._same_clock()
                 if main and bar is not None and self.step % 20 == 0:
                     bar.n = round(self.progress * bar.total, 1)
-                    bar.set_postfix_str(f"{np.nanmean(sums['nats_free'][-200:]):.3f} nats/step")
+                    bar.set_postfix_str(f"loss {np.mean(sums['loss'][-200:]):.3f}")
                     bar.refresh()
                 if main and self.seconds - reported >= 60.0:
                     speed = (self.drawings - reported_drawings) / (self.seconds - reported)
-                    self._log({key: float(np.nanmean(values)) for key, values in sums.items()}, speed)
+                    self._log({key: float(np.mean(values)) for key, values in sums.items()}, speed)
                     sums, reported, reported_drawings = {}, self.seconds, self.drawings
                 if main and self.seconds - validated >= 60.0 * config.validate_minutes:
                     self._validate_and_keep()

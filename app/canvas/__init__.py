@@ -1,6 +1,6 @@
-"""The drawing pad and the pictures beside it, as Gradio components.
+"""Title, drawing pad and the pictures beside it, as Gradio components.
 
-Both are ``gr.HTML`` with a static template: what moves on them is drawn by ``canvas.js``, which knows nothing
+All are ``gr.HTML`` with a static template: what moves on them is drawn by ``canvas.js``, which knows nothing
 of Gradio. Nothing that a person drew or wrote ever goes through a template.
 """
 
@@ -38,6 +38,19 @@ def _tool(do: str, icon: str, kind: str = "") -> str:
     )
 
 
+def _static(template: str, attach: str) -> dict[str, Any]:
+    """Settings of a component that never renders again and is handed to ``canvas.js`` once it is on the page."""
+    return {
+        "html_template": template,
+        "js_on_load": f"window.doodleDuet.{attach}(element);",
+        "apply_default_css": False,
+        "padding": False,
+        "container": False,
+    }
+
+
+TITLE = '<div class="duet-title"><h1 data-word="title"></h1><p data-word="tagline"></p></div>'
+
 PAD = f"""
 <div class="duet-pad-frame">
   <canvas class="duet-pad" role="img" tabindex="0"></canvas>
@@ -61,29 +74,22 @@ GALLERY = f"""
 """
 
 
+class Title(gr.HTML):
+    """Name and tagline."""
+
+    def __init__(self) -> None:
+        super().__init__(**_static(TITLE, "label"))
+
+
 class StrokePad(gr.HTML):
     """The pad with its tools."""
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(
-            html_template=PAD,
-            js_on_load="window.doodleDuet.attachPad(element);",
-            apply_default_css=False,
-            padding=False,
-            container=False,
-            **settings,
-        )
+    def __init__(self) -> None:
+        super().__init__(**_static(PAD, "attachPad"))
 
 
 class Gallery(gr.HTML):
     """The network's other drawings, one of which may be taken."""
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(
-            html_template=GALLERY,
-            js_on_load="window.doodleDuet.attachGallery(element);",
-            apply_default_css=False,
-            padding=False,
-            container=False,
-            **settings,
-        )
+    def __init__(self) -> None:
+        super().__init__(**_static(GALLERY, "attachGallery"))

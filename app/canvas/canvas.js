@@ -406,7 +406,6 @@
 
   function attachPad(element) {
     label(element);
-    label(document.querySelector(".duet-title") || element);
     pad = element.querySelector(".duet-pad");
     status = element.querySelector(".duet-status");
     live = element.querySelector(".duet-live");
@@ -470,7 +469,7 @@
   }
 
   window.doodleDuet = {
-    attachPad, attachGallery, set,
+    label, attachPad, attachGallery, set,
     // For tests and curious people.
     drawing: () => drawing().map((s) => ({ by: s.by, points: s.points.map((p) => p.slice(0, 2)) })),
     endings: () => (turn && turn.done && !turn.error ? turn.results : null),

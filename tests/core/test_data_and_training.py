@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from sketch_core import download, evaluate, losses, quickdraw, strokes
+from sketch_core import device, download, evaluate, losses, quickdraw, strokes
 from sketch_core.__main__ import main
 from sketch_core.model import SketchRNN, SketchRNNConfig, pen_positions
 from sketch_core.train import TrainConfig, Trainer, TrainingError
@@ -202,6 +202,17 @@ def test_training_learns_and_resumes_exactly(tmp_path):
     (tmp_path / "b" / "state.pt").write_bytes(b"damaged")
     with pytest.raises(TrainingError, match="damaged"):
         Trainer(config(tmp_path, out=str(tmp_path / "b"))).resume()
+
+
+def test_precision_is_what_the_hardware_has(monkeypatch):
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(device, "_cpu_flags", lambda: "flags: avx2")
+    assert device.choose_precision("auto", cpu) is None
+    with pytest.raises(ValueError, match="bf16"):
+        device.choose_precision("bf16", cpu)
+    monkeypatch.setattr(device, "_cpu_flags", lambda: "flags: avx512_bf16")
+    assert device.choose_precision("auto", cpu) is device.choose_precision("bf16", cpu) is torch.bfloat16
+    assert device.choose_precision("fp32", cpu) is None
 
 
 def test_nan_guard_names_the_step(tmp_path):
