@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import sketch_core
-from sketch_core import checkpoint, download, evaluate, quickdraw, render, strokes
+from sketch_core import checkpoint, download, evaluate, judge, quickdraw, recognition, render, strokes
+from sketch_core.judge import Judge
 from sketch_core.mixture import RULES
 from sketch_core.model import SketchRNNConfig
 from sketch_core.train import TrainConfig, Trainer
@@ -45,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_train(commands)
     _add_evaluate(commands)
+    _add_judge(commands)
     _add_sample(commands)
     _add_data(commands)
     _add_checkpoints(commands)
@@ -154,6 +156,11 @@ def _add_evaluate(commands: Any) -> None:
     parser.add_argument("--every", type=int, default=1, help="only each so-manieth category [1]")
     parser.add_argument("--draw", type=int, default=2, help="free drawings a category for the share that ends [2]")
     parser.add_argument("--temperature", type=float, default=0.4, help="temperature of those [0.4]")
+    parser.add_argument("--recognition", action="store_true", help="let the judge name drawings, endings, variations")
+    parser.add_argument("--judge", metavar="DIR", help="the judge's folder [benchmarks/judge-345]")
+    parser.add_argument(
+        "--temperatures", nargs="+", type=float, metavar="TAU", help="at which the judge sees free drawings and endings"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the figures as JSON ('-' for standard output)")
     parser.add_argument("--save", action="store_true", help="write the figures into the checkpoint's config.json")
     parser.add_argument("--overall", action="store_true", help="print no row for each category")
@@ -180,17 +187,46 @@ def run_evaluate(options: argparse.Namespace) -> None:
             "drawings": options.draw * len(categories),
             "temperature": options.temperature,
         }
+    if options.recognition:
+        heats = options.temperatures or (0.25, 0.4)
+        results["recognition"] = recognition.measure(
+            sketcher, Judge.load(options.judge), sets[options.split], free=heats, endings=heats
+        )
     if options.json == "-":
         print(json.dumps(results, indent=1))
     else:
         print(evaluate.table(results, categories=not options.overall))
         if "ends_by_itself" in results:
             print("free drawings that end by themselves: {share:.1%} of {drawings}".format(**results["ends_by_itself"]))
+        if "recognition" in results:
+            print(recognition.table(results["recognition"]))
         if options.json:
             Path(options.json).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if options.save:
         sketcher.source.metrics[options.split] = results
         checkpoint.save(sketcher.source, folder)
+
+
+# ---------------------------------------------------------------------------------------------------
+# judge
+
+
+def _add_judge(commands: Any) -> None:
+    parser = commands.add_parser(
+        "judge",
+        help="train the classifier that `evaluate --recognition` asks",
+        description="Train a small classifier of pictures on the training split and save it, with its hash.",
+    )
+    parser.set_defaults(run=run_judge)
+    parser.add_argument("--data", required=True, help="folder of .npz or .ndjson files")
+    parser.add_argument("--out", required=True, help="folder for the judge")
+    parser.add_argument("--minutes", type=float, default=60.0, help="length of the training [60]")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def run_judge(options: argparse.Namespace) -> None:
+    trained = judge.train(options.data, options.out, minutes=options.minutes, seed=options.seed)
+    print(json.dumps(trained.info, indent=1))
 
 
 # ---------------------------------------------------------------------------------------------------

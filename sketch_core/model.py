@@ -149,6 +149,9 @@ class Decoder(nn.Module):
         self.lstm = nn.LSTM(config.point_size + config.condition_size, config.decoder_size, batch_first=True)
         self.dropout = 0.0
         """Training only: share of the LSTM's outputs (not of its memory) left out on the way to y."""
+        self.weight_dropout = 0.0
+        """Training only: share of the recurrent weights left out, drawn anew for each batch (DropConnect on
+        h's way to the gates, Merity et al. 2017): regularises the memory without making it forget."""
         self.output = nn.Linear(config.decoder_size, config.output_size)
 
     def initial_state(self, condition: Tensor) -> tuple[Tensor, Tensor]:
@@ -165,6 +168,15 @@ class Decoder(nn.Module):
             return zeros, zeros
         h0, c0 = torch.tanh(self.initial(condition)).chunk(2, dim=-1)
         return h0, c0
+
+    def _lstm(self, inputs: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Outputs (B, T, decoder_size) and the last h and c (1, B, decoder_size)."""
+        if self.training and self.weight_dropout:
+            w_ih, w_hh, *biases = self.lstm.all_weights[0]
+            dropped = nn.functional.dropout(w_hh, self.weight_dropout)
+            return torch.lstm(inputs, (h, c), [w_ih, dropped, *biases], True, 1, 0.0, True, False, True)
+        outputs, (h, c) = self.lstm(inputs, (h, c))
+        return outputs, h, c
 
     def forward(
         self, previous: Tensor, condition: Tensor, state: tuple[Tensor, Tensor] | None = None
@@ -185,9 +197,7 @@ class Decoder(nn.Module):
             inputs.append(pen_positions(previous))
         if self.config.condition_size:
             inputs.append(condition.unsqueeze(1).expand(-1, previous.shape[1], -1))
-        outputs, (h, c) = self.lstm(
-            torch.cat(inputs, dim=-1), (h.unsqueeze(0).contiguous(), c.unsqueeze(0).contiguous())
-        )
+        outputs, h, c = self._lstm(torch.cat(inputs, dim=-1), h.unsqueeze(0).contiguous(), c.unsqueeze(0).contiguous())
         outputs = nn.functional.dropout(outputs, self.dropout, self.training)
         return self.output(outputs), (h.squeeze(0), c.squeeze(0))
 

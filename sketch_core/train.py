@@ -90,6 +90,8 @@ class TrainConfig:
     """Share of those whose encoder sees only a random first part."""
     dropout: float = 0.2
     """Share of the decoder's outputs left out in training; without it validation rises after an hour."""
+    weight_dropout: float = 0.0
+    """Share of the decoder's recurrent weights left out, anew for each batch."""
     category_dropout: float = 0.1
     """Share of drawings shown without their category."""
     sampling_power: float = 0.6
@@ -132,7 +134,7 @@ class TrainConfig:
             raise TrainingError("--normalise must be step or n_max.")
         if self.precision not in ("auto", "fp32", "bf16"):
             raise TrainingError("--precision must be auto, fp32 or bf16.")
-        for name in ("z_share", "prefix_share", "category_dropout", "decay_share", "dropout"):
+        for name in ("z_share", "prefix_share", "category_dropout", "decay_share", "dropout", "weight_dropout"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise TrainingError(f"--{name.replace('_', '-')} must lie between 0 and 1.")
 
@@ -268,6 +270,7 @@ class Trainer:
         if config.init_from:
             self._start_from(checkpoint.load(checkpoint.resolve(config.init_from)))
         self.model.decoder.dropout = config.dropout
+        self.model.decoder.weight_dropout = config.weight_dropout
         self.model.to(self.device)
         self.scale_factor = float(self.model.scale_factor)
         self.sampler = quickdraw.BatchSampler(

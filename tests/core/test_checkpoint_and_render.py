@@ -24,9 +24,23 @@ def test_round_trip(folder, tiny_sketcher, half_cat):
     again = checkpoint.load(folder)
     assert again.categories == tiny_sketcher.categories and again.scale_factor == 30.0 and again.n_max == 60
     for name, array in tiny_sketcher.source.weights.items():
-        assert np.array_equal(again.weights[name], array)
+        assert again.weights[name].dtype == np.float32
+        assert np.array_equal(again.weights[name], array.astype(np.float16).astype(np.float32))
     for a, b in zip(again.model().parameters(), tiny_sketcher.model.parameters(), strict=True):
-        assert torch.equal(a, b)
+        assert torch.equal(a, b.half().float())
+    checkpoint.save(again, folder.parent / "again")  # rounded once, the same from then on
+    assert (folder.parent / "again" / "weights.safetensors").read_bytes() == (
+        folder / "weights.safetensors"
+    ).read_bytes()
+
+
+def test_changed_bits_are_found(folder):
+    file = folder / "weights.safetensors"
+    body = bytearray(file.read_bytes())
+    body[-1000] ^= 4
+    file.write_bytes(bytes(body))
+    with pytest.raises(checkpoint.CheckpointError, match="not those that were saved"):
+        checkpoint.load(folder)
 
 
 def rewrite(folder, **changes):
