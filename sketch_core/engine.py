@@ -13,14 +13,17 @@ is a microsecond, which is what a step of one row has to spare.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sketch_core import kernels
 from sketch_core.mixture import MAX_LOG_SIGMA, MAX_RHO, MIN_LOG_SIGMA, Temperatures
 from sketch_core.model import POSITION_SCALE, SketchRNNConfig
 from sketch_core.strokes import START_TOKEN
@@ -28,6 +31,7 @@ from sketch_core.strokes import START_TOKEN
 Floats = NDArray[np.float32]
 
 PEN_DOWN, PEN_LIFT, PEN_END = 0, 1, 2
+ONE, HALF = np.float32(1.0), np.float32(0.5)
 NOISE_SIZE = 4  # component, pen, and two normals for the offset
 PEN_STATES = np.eye(3, dtype=np.float32)  # (p1, p2, p3) of PEN_DOWN, PEN_LIFT, PEN_END
 PEN_TUPLES = [tuple(state) for state in PEN_STATES.tolist()]
@@ -111,34 +115,26 @@ def pack_half(columns: Floats) -> Callable[[Floats], Floats] | None:
     return product
 
 
-class Matrix:
-    """A matrix W (n_in, n_out) of which products x @ W with few rows x are wanted, in float32."""
-
-    def __init__(self, w: Floats) -> None:
-        self.columns = np.ascontiguousarray(w.T, dtype=np.float32)
-        self.packed = pack_half(self.columns)
-
-    def __call__(self, x: Floats) -> Floats:
-        """(B, n_out) for contiguous x (B, n_in)."""
-        if self.packed is not None:
-            return self.packed(x)
-        if len(x) == 1:
-            row: Floats = self.columns @ x[0]
-            return row[None]
-        result: Floats = x @ self.columns.T
-        return result
+def aligned(shape: tuple[int, ...]) -> Floats:
+    """Zeros that start at a multiple of 64 bytes."""
+    size = math.prod(shape)
+    buffer = np.zeros(size + 16, dtype=np.float32)
+    offset = -buffer.ctypes.data // 4 % 16
+    return buffer[offset : offset + size].reshape(shape)
 
 
 class CpuEngine:
-    """The decoder on a CPU, in NumPy but for the matrix products.
+    """The decoder on a CPU: matrix products by BLAS or FBGEMM, the rest compiled or in NumPy.
 
     Args:
         config: the architecture.
         weights: parameters by their names in :class:`sketch_core.model.SketchRNN`, float32.
+        compiled: use :mod:`sketch_core.kernels` where they can be had.
     """
 
-    def __init__(self, config: SketchRNNConfig, weights: Mapping[str, Floats]) -> None:
+    def __init__(self, config: SketchRNNConfig, weights: Mapping[str, Floats], *, compiled: bool = True) -> None:
         self.config = config
+        self.compiled = compiled and kernels.advance is not None and kernels.sample is not None
         self.prefix_steps = 0
         """Steps that :meth:`read` has run so far: what caching is meant to save."""
         size, points = config.decoder_size, config.point_size
@@ -146,10 +142,18 @@ class CpuEngine:
         bias = weights["decoder.lstm.bias_ih_l0"] + weights["decoder.lstm.bias_hh_l0"]
         # Gate order i, f, o, g: the three sigmoids lie together.
         order = np.concatenate([np.arange(0, 2 * size), np.arange(3 * size, 4 * size), np.arange(2 * size, 3 * size)])
-        self._gates = Matrix(np.hstack([w_hh, w_ih[:, :points]])[order].T)  # (H + P, 4H)
+        w = np.hstack([w_hh, w_ih[:, :points]])[order]  # (4H, H + P)
+        self._packed = pack_half(w)
+        self._w = w if self._packed is None else None
+        # σ(x) = (1 + tanh(x / 2)) / 2: with the sigmoids' weights halved one tanh serves all four gates of a lone
+        # row. Rows of a whole number of 32 bytes are read a tenth faster.
+        self._half = np.where(np.arange(4 * size) < 3 * size, np.float32(0.5), np.float32(1.0))
+        self._w_lone = aligned((4 * size, size + points + -(size + points) % 8))
+        self._w_lone[:, : size + points] = w * self._half[:, None]
         self._w_condition = np.ascontiguousarray(w_ih[order, points:].T)  # (C, 4H)
         self._bias = bias[order]  # (4H,)
         self._w_out = np.ascontiguousarray(weights["decoder.output.weight"].T)  # (H, 6M + 3): too small to pack
+        self._w_out_rows = np.ascontiguousarray(weights["decoder.output.weight"])  # (6M + 3, H), for the kernels
         self._b_out = weights["decoder.output.bias"]
         if config.condition_size:
             self._w_initial = np.ascontiguousarray(weights["decoder.initial.weight"].T)  # (C, 2H)
@@ -211,6 +215,14 @@ class CpuEngine:
         """y (B, 6M + 3) for the next point; the state stays as it is."""
         return self._output(_Cell(self, state).advance())
 
+    def _products(self, inputs: Floats) -> Floats:
+        """(B, 4H): what h, the point and the pen's place give to the gates; inputs (B, H + P), contiguous."""
+        if self._packed is not None:
+            return self._packed(inputs)
+        assert self._w is not None  # noqa: S101 (for the type checker: one of the two is there)
+        products: Floats = inputs @ self._w.T
+        return products
+
     def _output(self, h: Floats) -> Floats:
         y: Floats = h @ self._w_out
         y += self._b_out
@@ -256,6 +268,7 @@ class _Cell:
         self.c = state.c.copy()
         self.constant = state.constant
         self.place = state.place.copy()
+        self._lone: _LoneBuffers | None = None
         self._set_places()
 
     @property
@@ -273,26 +286,59 @@ class _Cell:
 
     def advance(self) -> Floats:
         """One LSTM step: h (B, H), contiguous."""
+        if self.engine.compiled:
+            self.advance_compiled()
+            return self.inputs[:, : self._size].copy()
+        if len(self.inputs) == 1:
+            return self._advance_one()
         size = self._size
-        gates = self.engine._gates(self.inputs)  # (B, 4H): i, f, o, candidate
+        gates = self.engine._products(self.inputs)  # (B, 4H): i, f, o, candidate
         gates += self.constant
-        if len(gates) == 1:
-            gates[:, : 3 * size] *= 0.5  # σ(x) = (1 + tanh(x / 2)) / 2, so that one call serves all four
-            np.tanh(gates, out=gates)
-            sigmoids = gates[:, : 3 * size]
-            sigmoids += 1.0
-            sigmoids *= 0.5
-        else:  # PyTorch's calls cost more than NumPy's, its sigmoid less
-            shared = torch.from_numpy(gates)
-            shared[:, : 3 * size].sigmoid_()
-            shared[:, 3 * size :].tanh_()
+        shared = torch.from_numpy(gates)  # PyTorch's sigmoid is worth its dearer calls from two rows on
+        shared[:, : 3 * size].sigmoid_()
         candidate = gates[:, 3 * size :]
+        np.tanh(candidate, out=candidate)
         self.c *= gates[:, size : 2 * size]
         candidate *= gates[:, :size]
         self.c += candidate
         h = np.tanh(self.c)
         h *= gates[:, 2 * size : 3 * size]
         self.inputs[:, :size] = h
+        return h
+
+    def advance_compiled(self) -> None:
+        """:meth:`advance` by the compiled kernel, h left in the inputs."""
+        assert kernels.advance is not None  # noqa: S101 (for the type checker)
+        if len(self.inputs) == 1:
+            lone = self._lone_gates()
+            kernels.advance(lone.gates[None], lone.constant[None], ONE, self.c, self.inputs)
+        else:
+            kernels.advance(self.engine._products(self.inputs), self.constant, HALF, self.c, self.inputs)
+
+    def _lone_gates(self) -> _LoneBuffers:
+        """The matrix product for the only row."""
+        lone = self._lone
+        if lone is None:
+            lone = self._lone = _LoneBuffers(self.engine, self.constant[0])
+        lone.inputs[: self.inputs.shape[1]] = self.inputs[0]
+        np.dot(self.engine._w_lone, lone.inputs, out=lone.gates)
+        return lone
+
+    def _advance_one(self) -> Floats:
+        """:meth:`advance` of the only row, in as few calls as can be."""
+        lone = self._lone_gates()
+        lone.gates += lone.constant
+        np.tanh(lone.gates, out=lone.gates)
+        lone.sigmoids += 1.0  # twice the sigmoids
+        c = self.c[0]
+        c *= lone.forget
+        lone.candidate *= lone.input
+        c += lone.candidate
+        c *= 0.5
+        h = np.tanh(self.c)
+        h *= lone.output
+        h *= 0.5
+        self.inputs[:, : self._size] = h
         return h
 
     def feed(self, point: Floats) -> None:
@@ -340,6 +386,7 @@ class _Cell:
         """Go on with some rows only."""
         self.inputs, self.c, self.constant = self.inputs[rows], self.c[rows], self.constant[rows]
         self.place = self.place[rows]
+        self._lone = None
 
     def join(self, other: _Cell) -> None:
         """Go on with the rows of both."""
@@ -347,6 +394,19 @@ class _Cell:
         self.c = np.concatenate([self.c, other.c])
         self.constant = np.concatenate([self.constant, other.constant])
         self.place = np.concatenate([self.place, other.place])
+
+
+class _LoneBuffers:
+    """Places of the gates of a lone row, cut up once."""
+
+    def __init__(self, engine: CpuEngine, constant: Floats) -> None:
+        size = engine.config.decoder_size
+        self.constant = constant * engine._half
+        self.inputs = aligned((engine._w_lone.shape[1],))
+        self.gates = gates = aligned((4 * size,))
+        self.sigmoids = gates[: 3 * size]
+        self.input, self.forget, self.output = gates[:size], gates[size : 2 * size], gates[2 * size : 3 * size]
+        self.candidate = gates[3 * size :]
 
 
 class SampleBatch:
@@ -425,6 +485,8 @@ class SampleBatch:
         if cell is None or not len(self):
             none = np.zeros(0, dtype=np.int64)
             return Step(none, np.zeros((0, 2), dtype=np.float32), none)
+        if self.engine.compiled:
+            return self._step_compiled(cell)
         y = self.engine._output(cell.advance())  # (B, 6M + 3)
         if len(y) == 1:
             return self._step_of_one(cell, y[0])
@@ -436,6 +498,33 @@ class SampleBatch:
         pens[ages >= self._lives] = PEN_END
         result = Step(self._rows, offsets, pens)
         cell.feed_sampled(offsets, pens)
+        if pens.max() == PEN_END:
+            self._keep(np.flatnonzero(pens != PEN_END))
+        return result
+
+    def _step_compiled(self, cell: _Cell) -> Step:
+        """:meth:`step` by the compiled kernels."""
+        assert kernels.sample is not None  # noqa: S101 (for the type checker)
+        engine, batch = self.engine, len(self._rows)
+        offsets, pens = np.empty((batch, 2), dtype=np.float32), np.empty(batch, dtype=np.int64)
+        cell.advance_compiled()
+        kernels.sample(
+            cell.inputs,
+            engine._w_out_rows,
+            engine._b_out,
+            self._noise,
+            self._ages,
+            self._may_end_at_once,
+            self._temperatures,
+            engine.min_log_sigma,
+            cell.place,
+            engine.config.positions,
+            offsets,
+            pens,
+        )
+        self._ages = ages = self._ages + 1
+        pens[ages >= self._lives] = PEN_END
+        result = Step(self._rows, offsets, pens)
         if pens.max() == PEN_END:
             self._keep(np.flatnonzero(pens != PEN_END))
         return result
@@ -510,18 +599,18 @@ def sample_one(
     n_mixtures = (len(y) - 3) // 6
     u_component, u_pen, normal_x, normal_y = noise.tolist()
     inverse_pi, inverse_pen, root = temperatures.tolist()
-    pen_logits = y[:3].tolist()
+    values = y.tolist()
+    pen_logits, pi_logits = values[:3], values[3 : 3 + n_mixtures]
     if no_end:
         pen_logits[PEN_END] = -math.inf
     highest = max(pen_logits)
     down, lift, end = (math.exp((logit - highest) * inverse_pen) for logit in pen_logits)
     threshold = u_pen * (down + lift + end)
     pen = PEN_DOWN if down > threshold else PEN_LIFT if down + lift > threshold else PEN_END
-    pi_logits = y[3 : 3 + n_mixtures] * inverse_pi
-    pi_logits -= pi_logits.max()
-    cumulative = np.exp(pi_logits, out=pi_logits).cumsum()
-    component = int(cumulative.searchsorted(u_component * cumulative[-1], side="right"))
-    mu_x, mu_y, log_sigma_x, log_sigma_y, rho_hat = y[3 + n_mixtures + component :: n_mixtures].tolist()
+    highest = max(pi_logits)
+    cumulative = list(accumulate([math.exp((logit - highest) * inverse_pi) for logit in pi_logits]))
+    component = bisect_right(cumulative, u_component * cumulative[-1])
+    mu_x, mu_y, log_sigma_x, log_sigma_y, rho_hat = values[3 + n_mixtures + component :: n_mixtures]
     rho = min(max(math.tanh(rho_hat), -MAX_RHO), MAX_RHO)
     sigma_x = root * math.exp(min(max(log_sigma_x, min_log_sigma), MAX_LOG_SIGMA))
     sigma_y = root * math.exp(min(max(log_sigma_y, min_log_sigma), MAX_LOG_SIGMA))
