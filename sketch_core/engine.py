@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from sketch_core import kernels
+from sketch_core.kernels import CANDIDATES, DENSITY_FLOOR
 from sketch_core.mixture import MAX_LOG_SIGMA, MAX_RHO, MIN_LOG_SIGMA, Temperatures
 from sketch_core.model import POSITION_SCALE, SketchRNNConfig
 from sketch_core.strokes import START_TOKEN
@@ -32,7 +33,8 @@ Floats = NDArray[np.float32]
 
 PEN_DOWN, PEN_LIFT, PEN_END = 0, 1, 2
 ONE, HALF = np.float32(1.0), np.float32(0.5)
-NOISE_SIZE = 4  # component, pen, and two normals for the offset
+PEN_GUIDANCE = 0.25
+"""Weight of the pen's log ratio for each unit of guidance: more makes drawings end too early."""
 PEN_STATES = np.eye(3, dtype=np.float32)  # (p1, p2, p3) of PEN_DOWN, PEN_LIFT, PEN_END
 PEN_TUPLES = [tuple(state) for state in PEN_STATES.tolist()]
 
@@ -75,18 +77,20 @@ class Step:
     """(B,) PEN_DOWN, PEN_LIFT or PEN_END."""
 
 
-def draw_noise(seed: int, index: int, n_steps: int) -> Floats:
-    """The noise of drawing ``index`` of ``seed``: (n_steps, 4) float32, of which a longer one is a continuation.
+def draw_noise(seed: int, index: int, n_steps: int, candidates: int = 1) -> Floats:
+    """The noise of drawing ``index`` of ``seed``: (n_steps, 2 + 3 candidates) float32; longer ones are continuations.
 
-    Columns: uniform for the component, uniform for the pen, two standard normals.
+    Columns: uniform for the pen, uniform for the choice among candidates, and for each candidate a uniform for the
+    component and two standard normals for the offset.
     """
     generator = np.random.Generator(np.random.Philox(key=[seed & (2**64 - 1), index]))
-    noise = generator.random((n_steps, NOISE_SIZE))
-    radius = np.sqrt(-2.0 * np.log1p(-noise[:, 2:3]))  # Box-Muller: a fixed number of draws a step
-    angle = 2.0 * np.pi * noise[:, 3]
-    normal = radius * np.column_stack([np.cos(angle), np.sin(angle)])
+    noise = generator.random((n_steps, 2 + 3 * candidates))
     # 1 - 2**-24 is the largest float32 below 1: a uniform must not round up to 1.
-    return np.column_stack([np.minimum(noise[:, :2], 1 - 2**-24), normal]).astype(np.float32)
+    result = np.minimum(noise, 1 - 2**-24).astype(np.float32)
+    radius = np.sqrt(-2.0 * np.log1p(-noise[:, 3::3]))  # Box-Muller: a fixed number of draws a step
+    angle = 2.0 * np.pi * noise[:, 4::3]
+    result[:, 3::3], result[:, 4::3] = radius * np.cos(angle), radius * np.sin(angle)
+    return result
 
 
 def pack_half(columns: Floats) -> Callable[[Floats], Floats] | None:
@@ -240,11 +244,13 @@ class CpuEngine:
         noise: Sequence[Floats],
         temperatures: Sequence[Temperatures],
         *,
+        reference: State | None = None,
+        guidance: float = 0.0,
         allow_empty: bool = True,
     ) -> Iterator[Step]:
         """Draw B drawings to their ends, yielding each step; see :class:`SampleBatch`."""
         batch = self.batch()
-        batch.add(state, noise, temperatures, allow_empty=allow_empty)
+        batch.add(state, noise, temperatures, reference=reference, guidance=guidance, allow_empty=allow_empty)
         while len(batch):
             yield batch.step()
 
@@ -270,6 +276,9 @@ class _Cell:
         self.place = state.place.copy()
         self._lone: _LoneBuffers | None = None
         self._set_places()
+
+    def __len__(self) -> int:
+        return len(self.inputs)
 
     @property
     def previous(self) -> Floats:
@@ -410,15 +419,23 @@ class _LoneBuffers:
 
 
 class SampleBatch:
-    """Drawings in the making that share their steps. Rows join and leave at any step."""
+    """Drawings in the making that share their steps. Drawings join and leave at any step.
+
+    A guided drawing takes two rows of the recurrent network, which read the same points: its own, and a
+    reference that knows less (no category, no z). Of :data:`CANDIDATES` points drawn from its own distribution one
+    is chosen with chance (p_own / p_reference) ** guidance: what tells its category from others weighs more.
+    """
 
     def __init__(self, engine: CpuEngine) -> None:
         self.engine = engine
         self._cell: _Cell | None = None
-        self._rows = np.zeros(0, dtype=np.int64)
+        self._rows = np.zeros(0, dtype=np.int64)  # (B,) the drawings' numbers
+        self._own = np.zeros(0, dtype=np.int64)  # (B,) the drawing's place in the cell
+        self._reference = np.zeros(0, dtype=np.int64)  # (B,) its reference's place there, -1 for none
+        self._guidance = np.zeros((0, 2), dtype=np.float32)  # (B, 2) of offsets, of the pen
         self._ages = np.zeros(0, dtype=np.int64)
         self._lives = np.zeros(0, dtype=np.int64)
-        self._noise = np.zeros((0, 0, NOISE_SIZE), dtype=np.float32)  # (B, longest life, 4)
+        self._noise = np.zeros((0, 0, 5), dtype=np.float32)  # (B, longest life, widest noise)
         self._may_end_at_once = np.zeros(0, dtype=bool)
         self._temperatures = np.zeros((0, 3), dtype=np.float32)
         self._next = 0
@@ -426,44 +443,61 @@ class SampleBatch:
     def __len__(self) -> int:
         return len(self._rows)
 
+    @property
+    def cell_rows(self) -> int:
+        """Rows of the recurrent network in use, references included."""
+        return len(self._rows) + int((self._reference >= 0).sum())
+
     def add(
         self,
         state: State,
         noise: Sequence[Floats],
         temperatures: Sequence[Temperatures],
         *,
+        reference: State | None = None,
+        guidance: float = 0.0,
         allow_empty: bool = True,
     ) -> NDArray[np.int64]:
         """Let drawings join.
 
         Args:
             state: B drawings.
-            noise: B arrays (n_steps, 4) of :func:`draw_noise`; a drawing longer than that is ended.
+            noise: B arrays of :func:`draw_noise`; a drawing with more steps than that is ended.
             temperatures: B.
+            reference: the same B starts as read by one who knows less; noise then needs CANDIDATES candidates.
+            guidance: how much the difference between the two weighs; 0 leaves the reference out.
             allow_empty: whether a drawing may end at its first step.
 
         Returns:
-            (B,) row numbers, never used twice.
+            (B,) numbers of the drawings, never used twice.
+
+        Raises:
+            ValueError: noise of a guided drawing with too few candidates.
         """
         n = len(state)
+        guided = reference is not None and guidance > 0
+        if guided and any(item.shape[1] < 2 + 3 * CANDIDATES for item in noise):
+            raise ValueError(f"A guided drawing needs noise for {CANDIDATES} candidates.")
         rows = np.arange(self._next, self._next + n)
         self._next += n
-        cell = _Cell(self.engine, state)
+        added = _Cell(self.engine, State.join([state, reference]) if guided and reference is not None else state)
         if self._cell is None or not len(self):
-            self._cell = cell
+            self._cell, begin = added, 0
         else:
-            self._cell.join(cell)
+            begin = len(self._cell)
+            self._cell.join(added)
+        places = np.arange(begin, begin + n)
         self._rows = np.concatenate([self._rows, rows])
+        self._own = np.concatenate([self._own, places])
+        self._reference = np.concatenate([self._reference, places + n if guided else np.full(n, -1)])
+        weights = (guidance, guidance * PEN_GUIDANCE) if guided else (0.0, 0.0)
+        self._guidance = np.concatenate([self._guidance, np.tile(np.array(weights, dtype=np.float32), (n, 1))])
         self._ages = np.concatenate([self._ages, np.zeros(n, dtype=np.int64)])
         self._lives = np.concatenate([self._lives, [len(item) for item in noise]]).astype(np.int64)
-        joined = np.zeros((len(self._rows), int(self._lives.max(initial=0)), NOISE_SIZE), dtype=np.float32)
-        joined[: len(self._noise), : self._noise.shape[1]] = self._noise[:, : joined.shape[1]]
-        for row, item in enumerate(noise, len(self._noise)):
-            joined[row, : len(item)] = item
-        self._noise = joined
+        self._noise = _stack([*self._noise, *noise])
         self._may_end_at_once = np.concatenate([self._may_end_at_once, np.full(n, allow_empty)])
-        added = np.array([(1.0 / t.pi, 1.0 / t.pen, np.sqrt(t.sigma)) for t in temperatures], dtype=np.float32)
-        self._temperatures = np.concatenate([self._temperatures, added.reshape(-1, 3)])
+        heat = np.array([(1.0 / t.pi, 1.0 / t.pen, np.sqrt(t.sigma)) for t in temperatures], dtype=np.float32)
+        self._temperatures = np.concatenate([self._temperatures, heat.reshape(-1, 3)])
         return rows
 
     def drop(self, rows: Sequence[int] | NDArray[np.int64]) -> None:
@@ -473,11 +507,16 @@ class SampleBatch:
     def _keep(self, kept: NDArray[np.int64]) -> None:
         if len(kept) == len(self._rows):
             return
+        own, reference = self._own[kept], self._reference[kept]
+        guided = reference >= 0
         if self._cell is not None:
-            self._cell.keep(kept)
+            self._cell.keep(np.concatenate([own, reference[guided]]))
+        self._own = np.arange(len(kept))
+        self._reference = np.full(len(kept), -1)
+        self._reference[guided] = len(kept) + np.arange(int(guided.sum()))
+        self._guidance, self._temperatures = self._guidance[kept], self._temperatures[kept]
         self._noise, self._may_end_at_once = self._noise[kept], self._may_end_at_once[kept]
         self._rows, self._ages, self._lives = self._rows[kept], self._ages[kept], self._lives[kept]
-        self._temperatures = self._temperatures[kept]
 
     def step(self) -> Step:
         """Draw one point of each; drawings that end leave the batch."""
@@ -485,33 +524,27 @@ class SampleBatch:
         if cell is None or not len(self):
             none = np.zeros(0, dtype=np.int64)
             return Step(none, np.zeros((0, 2), dtype=np.float32), none)
-        if self.engine.compiled:
-            return self._step_compiled(cell)
-        y = self.engine._output(cell.advance())  # (B, 6M + 3)
-        if len(y) == 1:
-            return self._step_of_one(cell, y[0])
-        ages = self._ages
-        noise = self._noise[np.arange(len(ages)), ages]  # (B, 4)
-        no_end = (ages == 0) & ~self._may_end_at_once
-        offsets, pens = sample_point(y, noise, self._temperatures, self.engine.min_log_sigma, no_end)
-        self._ages = ages = ages + 1
+        offsets, pens = self._sampled_compiled(cell) if self.engine.compiled else self._sampled(cell)
+        self._ages = ages = self._ages + 1
         pens[ages >= self._lives] = PEN_END
         result = Step(self._rows, offsets, pens)
-        cell.feed_sampled(offsets, pens)
         if pens.max() == PEN_END:
             self._keep(np.flatnonzero(pens != PEN_END))
         return result
 
-    def _step_compiled(self, cell: _Cell) -> Step:
-        """:meth:`step` by the compiled kernels."""
+    def _sampled_compiled(self, cell: _Cell) -> tuple[Floats, NDArray[np.int64]]:
+        """Offsets (B, 2) and pen states (B,), drawn and fed by the compiled kernels."""
         assert kernels.sample is not None  # noqa: S101 (for the type checker)
-        engine, batch = self.engine, len(self._rows)
-        offsets, pens = np.empty((batch, 2), dtype=np.float32), np.empty(batch, dtype=np.int64)
+        engine, n = self.engine, len(self._rows)
+        offsets, pens = np.empty((n, 2), dtype=np.float32), np.empty(n, dtype=np.int64)
         cell.advance_compiled()
         kernels.sample(
             cell.inputs,
             engine._w_out_rows,
             engine._b_out,
+            self._own,
+            self._reference,
+            self._guidance,
             self._noise,
             self._ages,
             self._may_end_at_once,
@@ -522,26 +555,46 @@ class SampleBatch:
             offsets,
             pens,
         )
-        self._ages = ages = self._ages + 1
-        pens[ages >= self._lives] = PEN_END
-        result = Step(self._rows, offsets, pens)
-        if pens.max() == PEN_END:
-            self._keep(np.flatnonzero(pens != PEN_END))
-        return result
+        return offsets, pens
 
-    def _step_of_one(self, cell: _Cell, y: Floats) -> Step:
-        age = int(self._ages[0])
-        no_end = age == 0 and not self._may_end_at_once[0]
-        dx, dy, pen = sample_one(y, self._noise[0, age], self._temperatures[0], self.engine.min_log_sigma, no_end)
-        if age + 1 >= self._lives[0]:
-            pen = PEN_END
-        self._ages = self._ages + 1
-        result = Step(self._rows, np.array([(dx, dy)], dtype=np.float32), np.array([pen]))
-        if pen == PEN_END:
-            self._keep(np.zeros(0, dtype=np.int64))
-        else:
+    def _sampled(self, cell: _Cell) -> tuple[Floats, NDArray[np.int64]]:
+        """Offsets (B, 2) and pen states (B,), drawn and fed in NumPy."""
+        y = self.engine._output(cell.advance())  # (rows of the cell, 6M + 3)
+        ages, low = self._ages, self.engine.min_log_sigma
+        if len(y) == 1:
+            no_end = bool(ages[0] == 0 and not self._may_end_at_once[0])
+            dx, dy, pen = sample_one(y[0], self._noise[0, ages[0]], self._temperatures[0], low, no_end)
             cell.feed_one(dx, dy, pen)
-        return result
+            return np.array([(dx, dy)], dtype=np.float32), np.array([pen])
+        noise = self._noise[np.arange(len(ages)), ages]
+        no_ends = (ages == 0) & ~self._may_end_at_once
+        offsets, pens = sample_point(y[self._own], noise, self._temperatures, low, no_ends)
+        guided = np.flatnonzero(self._reference >= 0)
+        if len(guided):
+            offsets[guided], pens[guided] = sample_guided(
+                y[self._own[guided]],
+                y[self._reference[guided]],
+                noise[guided],
+                self._temperatures[guided],
+                low,
+                self._guidance[guided],
+                no_ends[guided],
+            )
+        fed_offsets, fed_pens = np.zeros((len(y), 2), dtype=np.float32), np.zeros(len(y), dtype=np.int64)
+        fed_offsets[self._own], fed_pens[self._own] = offsets, pens
+        fed_offsets[self._reference[guided]], fed_pens[self._reference[guided]] = offsets[guided], pens[guided]
+        cell.feed_sampled(fed_offsets, fed_pens)
+        return offsets, pens
+
+
+def _stack(arrays: Sequence[Floats]) -> Floats:
+    """Arrays (n_steps, width) as one, filled up with zeros."""
+    stacked = np.zeros(
+        (len(arrays), max(len(item) for item in arrays), max(item.shape[1] for item in arrays)), dtype=np.float32
+    )
+    for row, item in zip(stacked, arrays, strict=True):
+        row[: len(item), : item.shape[1]] = item
+    return stacked
 
 
 def sample_point(
@@ -555,7 +608,7 @@ def sample_point(
 
     Args:
         y: (B, 6M + 3) raw outputs.
-        noise: (B, 4): uniform for the component, uniform for the pen, two normals.
+        noise: (B, 5 or more), see :func:`draw_noise`; the first candidate is taken.
         temperatures: (B, 3): 1/τ of π, 1/τ of the pen, √τ of σ.
         min_log_sigma: floor of log σ.
         no_end: (B,) rows that must not end here.
@@ -563,24 +616,72 @@ def sample_point(
     Returns:
         offsets (B, 2) and pen states (B,).
     """
-    batch = len(y)
-    n_mixtures = (y.shape[1] - 3) // 6
     pen_logits = y[:, :3] * temperatures[:, 1:2]
     if no_end is not None and no_end.any():
         pen_logits[no_end, PEN_END] = -np.inf
-    pens = _choose(pen_logits, noise[:, 1:2])
+    pens = _choose(pen_logits, noise[:, 0:1])
+    return _sample_offsets(y, noise[:, 2:5], temperatures, min_log_sigma), pens
+
+
+def _sample_offsets(y: Floats, noise: Floats, temperatures: Floats, min_log_sigma: float) -> Floats:
+    """(B, 2) offsets; noise (B, 3): uniform for the component, two normals."""
+    batch, n_mixtures = len(y), (y.shape[1] - 3) // 6
     component = _choose(y[:, 3 : 3 + n_mixtures] * temperatures[:, 0:1], noise[:, 0:1])
     # μx, μy, log σx, log σy and ρ̂ of component j stand at 3 + M + j, M apart.
     chosen = y[:, 3 + n_mixtures :].reshape(batch, 5, n_mixtures)[np.arange(batch), :, component]  # (B, 5)
     sigma = np.exp(chosen[:, 2:4].clip(min_log_sigma, MAX_LOG_SIGMA))
     sigma *= temperatures[:, 2:3]
     rho = np.tanh(chosen[:, 4]).clip(-MAX_RHO, MAX_RHO)
-    normal = noise[:, 2:4].copy()
+    normal = noise[:, 1:3].copy()
     normal[:, 1] *= np.sqrt(1.0 - rho * rho)
-    normal[:, 1] += rho * noise[:, 2]
+    normal[:, 1] += rho * noise[:, 1]
     normal *= sigma
     normal += chosen[:, :2]
-    return normal, pens
+    return normal
+
+
+def sample_guided(  # noqa: PLR0917 (the same order as sample_point)
+    y: Floats,
+    y_reference: Floats,
+    noise: Floats,
+    temperatures: Floats,
+    min_log_sigma: float,
+    guidance: Floats,
+    no_end: NDArray[np.bool_],
+) -> tuple[Floats, NDArray[np.int64]]:
+    """:func:`sample_point` with a reference; see :class:`SampleBatch`.
+
+    Args:
+        y_reference: (B, 6M + 3) of the references.
+        noise: (B, 2 + 3 CANDIDATES).
+        guidance: (B, 2) weights: of the offsets' log ratio, of the pen's.
+    """
+    pen_logits = y[:, :3] * temperatures[:, 1:2] + guidance[:, 1:2] * (y[:, :3] - y_reference[:, :3])
+    pen_logits[no_end, PEN_END] = -np.inf
+    pens = _choose(pen_logits, noise[:, 0:1])
+    candidates = np.stack(
+        [_sample_offsets(y, noise[:, 2 + 3 * k : 5 + 3 * k], temperatures, min_log_sigma) for k in range(CANDIDATES)],
+        axis=1,
+    )  # (B, K, 2)
+    own, other = _density(y, candidates, min_log_sigma), _density(y_reference, candidates, min_log_sigma)
+    chosen = _choose(guidance[:, 0:1] * np.log(own / other), noise[:, 1:2])
+    return candidates[np.arange(len(y)), chosen], pens
+
+
+def _density(y: Floats, offsets: Floats, min_log_sigma: float) -> Floats:
+    """(B, K) densities of offsets (B, K, 2) at τ = 1, plus the floor."""
+    n_mixtures = (y.shape[1] - 3) // 6
+    pi = np.exp(y[:, 3 : 3 + n_mixtures] - y[:, 3 : 3 + n_mixtures].max(axis=1, keepdims=True))
+    pi /= pi.sum(axis=1, keepdims=True)
+    mu_x, mu_y, log_x, log_y, rho = y[:, None, 3 + n_mixtures :].reshape(len(y), 5, 1, n_mixtures).swapaxes(0, 1)
+    log_x, log_y = log_x.clip(min_log_sigma, MAX_LOG_SIGMA), log_y.clip(min_log_sigma, MAX_LOG_SIGMA)
+    rho = np.tanh(rho).clip(-MAX_RHO, MAX_RHO)
+    rest = 1.0 - rho * rho
+    dx, dy = (offsets[:, :, 0:1] - mu_x) * np.exp(-log_x), (offsets[:, :, 1:2] - mu_y) * np.exp(-log_y)  # (B, K, M)
+    squared = (dx * dx + dy * dy - 2.0 * rho * dx * dy) / rest
+    norm = pi[:, None] * np.exp(-log_x - log_y) / (2.0 * np.pi * np.sqrt(rest))
+    density: Floats = (norm * np.exp(-0.5 * squared)).sum(axis=2) + np.float32(DENSITY_FLOOR)
+    return density
 
 
 def _choose(logits: Floats, uniform: Floats) -> NDArray[np.int64]:
@@ -595,9 +696,9 @@ def _choose(logits: Floats, uniform: Floats) -> NDArray[np.int64]:
 def sample_one(
     y: Floats, noise: Floats, temperatures: Floats, min_log_sigma: float, no_end: bool = False
 ) -> tuple[float, float, int]:
-    """:func:`sample_point` for one row, (6M + 3,), (4,) and (3,): the same point, to rounding, in less time."""
+    """:func:`sample_point` for one row, (6M + 3,), (5,) and (3,): the same point, to rounding, in less time."""
     n_mixtures = (len(y) - 3) // 6
-    u_component, u_pen, normal_x, normal_y = noise.tolist()
+    u_pen, _, u_component, normal_x, normal_y = noise[:5].tolist()
     inverse_pi, inverse_pen, root = temperatures.tolist()
     values = y.tolist()
     pen_logits, pi_logits = values[:3], values[3 : 3 + n_mixtures]

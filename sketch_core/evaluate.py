@@ -23,9 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from sketch_core import losses, quickdraw
-from sketch_core.engine import PEN_END, draw_noise
 from sketch_core.generate import Sketcher
-from sketch_core.mixture import temperatures
 from sketch_core.model import SketchRNN
 
 Values = NDArray[np.float64]
@@ -180,13 +178,9 @@ def table(results: dict[str, Any], *, categories: bool = True) -> str:
 def ending_share(sketcher: Sketcher, *, per_category: int = 2, temperature: float = 0.4, seed: int = 0) -> float:
     """Share of free drawings that end by themselves, before N_max cuts them off."""
     categories: list[str | None] = list(sketcher.categories) or [None]
-    limit = sketcher.source.n_max
+    longest = sketcher.source.n_max - 1  # points, where nothing but the limit ended it
     ended = 0
-    heat = temperatures(temperature)
     for category in categories:
-        state = sketcher.free_state(category, per_category)
-        noise = [draw_noise(seed, k, limit) for k in range(per_category)]
-        for number, step in enumerate(sketcher.engine.sample(state, noise, [heat] * per_category, allow_empty=False)):
-            if number + 1 < limit:
-                ended += int((step.pens == PEN_END).sum())
+        drawn = sketcher.draw(category, temperature, per_category, seed)
+        ended += sum(sum(len(stroke) for stroke in drawing) < longest for drawing in drawn)
     return ended / (per_category * len(categories))

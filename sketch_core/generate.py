@@ -24,6 +24,7 @@ from sketch_core import checkpoint as checkpoints
 from sketch_core import losses, strokes
 from sketch_core.device import choose_device
 from sketch_core.engine import PEN_DOWN, PEN_END, CpuEngine, Floats, State, Step, draw_noise
+from sketch_core.kernels import CANDIDATES
 from sketch_core.mixture import Temperatures, temperatures
 from sketch_core.strokes import FRAME_SIZE, Drawing
 
@@ -40,6 +41,10 @@ REFERENCE_SHARE = 0.84
 # Spread (log) of the belief about a start's share; half-finished drawings already span 0.96 in the median.
 SHARE_SPREAD = 0.5
 MAX_DRAWINGS = 1000
+GUIDANCE = 4.0
+"""Default weight of what tells the category (or z) from drawings at large; see :class:`engine.SampleBatch`. Measured
+on free drawings at τ 0.4, named by the judge: 0.45 without and 0.69 with, where people's own reach 0.77."""
+MAX_GUIDANCE = 20.0
 CACHED_PREFIXES = 64
 
 
@@ -71,6 +76,8 @@ class _Plan:
     pen_down: bool
     """Whether the first sampled point is joined to ``start`` by a line."""
     allow_empty: bool
+    reference: State | None = None
+    """The same starts without category and z, for guidance."""
     box: tuple[float, float, float, float] | None = None
     """Fit each finished drawing into this; its points can then only be told when it has ended."""
     fill: bool = False
@@ -82,6 +89,8 @@ class Prefix(NamedTuple):
 
     state: State
     """One row."""
+    reference: State | None
+    """The same, read without the category; None where none was given."""
     share: float
     """Longest side of the start, as a share of the finished drawing's."""
     scale: float
@@ -150,6 +159,7 @@ class Sketcher:
         *,
         pen_down: bool = False,
         canvas: float | None = None,
+        guidance: float = GUIDANCE,
         rule: str = "duet",
     ) -> list[Drawing]:
         """n endings of an unfinished drawing: the new strokes only, in the drawing's own coordinates.
@@ -159,6 +169,7 @@ class Sketcher:
             pen_down: the last stroke is unfinished too: each ending's first stroke continues it, and starts
                 exactly at its last point.
             canvas: longest side of the canvas, if known: a mild hint of how large the finished drawing will be.
+            guidance: how much more than by chance it draws what belongs to the category alone, 0 to 20.
             rule: what the temperature does; see :func:`mixture.temperatures`.
         """
         return self._collect(
@@ -170,6 +181,7 @@ class Sketcher:
             seed=seed,
             pen_down=pen_down,
             canvas=canvas,
+            guidance=guidance,
             rule=rule,
         )
 
@@ -182,6 +194,7 @@ class Sketcher:
         seed: int = 0,
         *,
         spread: float = 1.0,
+        guidance: float = GUIDANCE,
         rule: str = "duet",
     ) -> list[Drawing]:
         """n whole drawings decoded from z of this one, fitted into its bounding box.
@@ -190,7 +203,15 @@ class Sketcher:
             spread: how far z strays: z = μ + spread · σ ⊙ ε.
         """
         return self._collect(
-            "vary", drawing, category=category, temperature=temperature, n=n, seed=seed, spread=spread, rule=rule
+            "vary",
+            drawing,
+            category=category,
+            temperature=temperature,
+            n=n,
+            seed=seed,
+            spread=spread,
+            guidance=guidance,
+            rule=rule,
         )
 
     def draw(
@@ -201,11 +222,20 @@ class Sketcher:
         seed: int = 0,
         *,
         size: float = FRAME_SIZE,
+        guidance: float = GUIDANCE,
         rule: str = "duet",
     ) -> list[Drawing]:
         """n free drawings, each filling a ``size`` x ``size`` frame."""
         return self._collect(
-            "draw", None, category=category, temperature=temperature, n=n, seed=seed, size=size, rule=rule
+            "draw",
+            None,
+            category=category,
+            temperature=temperature,
+            n=n,
+            seed=seed,
+            size=size,
+            guidance=guidance,
+            rule=rule,
         )
 
     def _collect(self, kind: Kind, drawing: Sequence[NDArray[Any]] | None, **options: Any) -> list[Drawing]:
@@ -233,6 +263,7 @@ class Sketcher:
         canvas: float | None = None,
         spread: float = 1.0,
         size: float = FRAME_SIZE,
+        guidance: float = GUIDANCE,
         rule: str = "duet",
         cancelled: Callable[[], bool] | None = None,
     ) -> Iterator[list[StreamRow]]:
@@ -252,6 +283,8 @@ class Sketcher:
             raise ValueError("The seed must be a whole number of at most 63 bits and not negative.")
         if type(temperature) not in (int, float):
             raise ValueError("The temperature must be a number.")
+        if type(guidance) not in (int, float) or not 0 <= guidance <= MAX_GUIDANCE:
+            raise ValueError(f"The guidance must be a number from 0 to {MAX_GUIDANCE:g}.")
         heat = temperatures(temperature, rule)
         index = self.category_index(category)
         if kind == "complete":
@@ -262,8 +295,11 @@ class Sketcher:
             plan = self._plan_free(category, n, size)
         else:
             raise ValueError(f"There is no {kind!r}; choose one of {', '.join(KINDS)}.")
-        noise = [draw_noise(seed, k, self.source.n_max) for k in range(n)]
-        yield from self._run(plan, noise, [heat] * n, cancelled)
+        if not guidance:
+            plan.reference = None
+        candidates = 1 if plan.reference is None else CANDIDATES
+        noise = [draw_noise(seed, k, self.source.n_max, candidates) for k in range(n)]
+        yield from self._run(plan, noise, [heat] * n, float(guidance), cancelled)
 
     def free_state(self, category: str | None, n: int) -> State:
         """The decoder before the first point of n free drawings."""
@@ -283,8 +319,10 @@ class Sketcher:
         if type(size) not in (int, float) or not 0 < size <= strokes.MAX_COORDINATE:
             raise ValueError("The size of the frame must be a positive number of pixels.")
         state = self.free_state(category, n)
+        reference = None if category is None else self.free_state(None, n)
         unit = self.scale_factor * size / FRAME_SIZE
-        return _Plan(state, (0.0, 0.0), unit, True, False, box=(0.0, 0.0, float(size), float(size)), fill=True)
+        box = (0.0, 0.0, float(size), float(size))
+        return _Plan(state, (0.0, 0.0), unit, True, False, reference, box, fill=True)
 
     def _plan_variation(self, drawing: Drawing, index: int, n: int, seed: int, spread: float) -> _Plan:
         if type(spread) not in (int, float) or not 0 <= spread <= 10:
@@ -295,13 +333,15 @@ class Sketcher:
         state = self.engine.start(self._condition(index, z, n))
         box = strokes.bounds(drawing)
         unit = self.scale_factor / strokes.fit_frame(drawing).scale
-        return _Plan(state, (0.0, 0.0), unit, True, False, box=box)
+        return _Plan(state, (0.0, 0.0), unit, True, False, self.free_state(None, n), box)
 
     def _plan_completion(self, drawing: Drawing, index: int, n: int, pen_down: bool, canvas: float | None) -> _Plan:
         prefix = self.read_prefix(drawing, index, pen_down=pen_down, canvas=canvas)
         x, y = drawing[-1][-1]
-        state = prefix.state.take(np.zeros(n, dtype=np.int64))
-        return _Plan(state, (float(x), float(y)), self.scale_factor / prefix.scale, pen_down, False)
+        copies = np.zeros(n, dtype=np.int64)
+        reference = None if prefix.reference is None else prefix.reference.take(copies)
+        unit = self.scale_factor / prefix.scale
+        return _Plan(prefix.state.take(copies), (float(x), float(y)), unit, pen_down, False, reference)
 
     def read_prefix(
         self, drawing: Drawing, index: int, *, pen_down: bool = False, canvas: float | None = None
@@ -322,10 +362,12 @@ class Sketcher:
         canonical, frame = strokes.canonical(drawing, share=best)
         rows = strokes.to_stroke3(canonical, pen_down=pen_down)
         points = strokes.to_stroke5(rows, scale_factor=self.scale_factor, end=False)[None]
-        state = self.engine.start(self._condition(index, None, 1))
+        any_index = self.category_index(None)
+        readers = [index] if index == any_index else [index, any_index]
+        state = State.join([self.engine.start(self._condition(reader, None, 1)) for reader in readers])
         if points.shape[1]:
-            state, _ = self.engine.read(state, points)
-        prefix = Prefix(state, best, frame.scale)
+            state, _ = self.engine.read(state, np.repeat(points, len(readers), axis=0))
+        prefix = Prefix(state.take([0]), state.take([1]) if len(readers) > 1 else None, best, frame.scale)
         with self._prefixes_lock:
             self._prefixes[key] = prefix
             if len(self._prefixes) > CACHED_PREFIXES:
@@ -371,10 +413,14 @@ class Sketcher:
         plan: _Plan,
         noise: Sequence[Floats],
         heat: Sequence[Temperatures],
+        guidance: float,
         cancelled: Callable[[], bool] | None,
     ) -> Iterator[list[StreamRow]]:
         pens = [_Pen(k, plan) for k in range(len(noise))]
-        for step in self.engine.sample(plan.state, noise, heat, allow_empty=plan.allow_empty):
+        steps = self.engine.sample(
+            plan.state, noise, heat, reference=plan.reference, guidance=guidance, allow_empty=plan.allow_empty
+        )
+        for step in steps:
             if cancelled is not None and cancelled():
                 return
             rows = _follow(pens, step)

@@ -24,8 +24,14 @@ FAST_MATH = {"contract", "reassoc", "arcp", "nsz"}
 advance: Callable[..., None] | None = None
 """advance(gates, constant, half, c, inputs): (B, 4H) gates to new c (B, H) and h, into inputs (B, H + P)."""
 sample: Callable[..., None] | None = None
-"""sample(inputs, w_out, b_out, noise, ages, may_end, temperatures, min_log_sigma, place, positions, offsets, pens):
-draw a point of each row from its h, into offsets (B, 2) and pens (B,), and feed it to inputs and place (B, 4)."""
+"""sample(inputs, w_out, b_out, own, references, guidance, noise, ages, may_end, temperatures, min_log_sigma, place,
+positions, offsets, pens): draw a point of each drawing from the h in its row (and its reference's), into offsets
+(B, 2) and pens (B,), and feed it to those rows of inputs and place. See :class:`sketch_core.engine.SampleBatch`."""
+
+CANDIDATES = 8
+"""Points that a guided step chooses from."""
+DENSITY_FLOOR = 1e-6
+"""Added to densities that are compared, so that a point foreseen by neither network weighs nothing."""
 
 
 def _define() -> tuple[Callable[..., None], Callable[..., None]]:
@@ -39,6 +45,7 @@ def _define() -> tuple[Callable[..., None], Callable[..., None]]:
     b0, b2, b4, b6 = f(4.89352518554385e-03), f(2.26843463243900e-03), f(1.18534705686654e-04), f(1.19825839466702e-06)
     half_of_one, position_scale = f(0.5), POSITION_SCALE
     max_rho, max_log_sigma = MAX_RHO, MAX_LOG_SIGMA
+    candidates, density_floor = CANDIDATES, DENSITY_FLOOR
 
     @compiled
     def tanh(x):  # type: ignore[no-untyped-def]
@@ -62,59 +69,150 @@ def _define() -> tuple[Callable[..., None], Callable[..., None]]:
                 h[j] = o * tanh(memory[j])
 
     @compiled
-    def sample(  # type: ignore[no-untyped-def]  # noqa: PLR0917
-        inputs, w_out, b_out, noise, ages, may_end, temperatures, min_log_sigma, place, positions, offsets, pens
+    def outputs(x, w_out, b_out, y):  # type: ignore[no-untyped-def]
+        """y (6M + 3,) of one row."""
+        for k in range(w_out.shape[0]):
+            total, w = b_out[k], w_out[k]
+            for j in range(w_out.shape[1]):
+                total += w[j] * x[j]
+            y[k] = total
+
+    @compiled
+    def point(y, m, inverse_pi, root, min_log_sigma, u_component, normal_x, normal_y):  # type: ignore[no-untyped-def]
+        """An offset drawn from y."""
+        highest = y[3]
+        for j in range(1, m):
+            highest = max(highest, y[3 + j])
+        total = 0.0
+        for j in range(m):
+            total += math.exp((y[3 + j] - highest) * inverse_pi)
+        threshold, total, component = u_component * total, 0.0, m - 1
+        for j in range(m):
+            total += math.exp((y[3 + j] - highest) * inverse_pi)
+            if total > threshold:
+                component = j
+                break
+        first = 3 + m + component
+        rho = min(max(math.tanh(y[first + 4 * m]), -max_rho), max_rho)
+        sigma_x = root * math.exp(min(max(y[first + 2 * m], min_log_sigma), max_log_sigma))
+        sigma_y = root * math.exp(min(max(y[first + 3 * m], min_log_sigma), max_log_sigma))
+        dx = y[first] + sigma_x * normal_x
+        dy = y[first + m] + sigma_y * (rho * normal_x + math.sqrt(1.0 - rho * rho) * normal_y)
+        return dx, dy
+
+    @compiled
+    def prepare(y, m, min_log_sigma, mixture):  # type: ignore[no-untyped-def]
+        """mixture (6, M): norm times π, μx, μy, 1 / σx, 1 / σy, ρ at τ = 1."""
+        highest, total = y[3], 0.0
+        for j in range(1, m):
+            highest = max(highest, y[3 + j])
+        for j in range(m):
+            total += math.exp(y[3 + j] - highest)
+        for j in range(m):
+            first = 3 + m + j
+            rho = min(max(math.tanh(y[first + 4 * m]), -max_rho), max_rho)
+            inverse_x = math.exp(-min(max(y[first + 2 * m], min_log_sigma), max_log_sigma))
+            inverse_y = math.exp(-min(max(y[first + 3 * m], min_log_sigma), max_log_sigma))
+            mixture[0, j] = (
+                math.exp(y[3 + j] - highest)
+                / total
+                * inverse_x
+                * inverse_y
+                / (2.0 * math.pi * math.sqrt(1.0 - rho * rho))
+            )
+            mixture[1, j], mixture[2, j] = y[first], y[first + m]
+            mixture[3, j], mixture[4, j], mixture[5, j] = inverse_x, inverse_y, rho
+
+    @compiled
+    def density(mixture, dx, dy):  # type: ignore[no-untyped-def]
+        total = density_floor
+        for j in range(mixture.shape[1]):
+            x, y, rho = (dx - mixture[1, j]) * mixture[3, j], (dy - mixture[2, j]) * mixture[4, j], mixture[5, j]
+            squared = (x * x + y * y - 2.0 * rho * x * y) / (1.0 - rho * rho)
+            if squared < 200.0:
+                total += mixture[0, j] * math.exp(-0.5 * squared)
+        return total
+
+    @compiled
+    def feed(x, size, place, positions, dx, dy, pen):  # type: ignore[no-untyped-def]
+        """Take a point as a row's next input."""
+        place[0] += dx
+        place[1] += dy
+        if x[size + 3] > 0.5:  # the pen lifted before this point, so a stroke starts here
+            place[2], place[3] = place[0], place[1]
+        x[size], x[size + 1] = dx, dy
+        x[size + 2], x[size + 3], x[size + 4] = 0.0, 0.0, 0.0
+        x[size + 2 + pen] = 1.0
+        if positions:
+            x[size + 5], x[size + 6] = place[0] * position_scale, place[1] * position_scale
+            x[size + 7], x[size + 8] = (place[0] - place[2]) * position_scale, (place[1] - place[3]) * position_scale
+
+    @compiled
+    def sample(  # type: ignore[no-untyped-def]
+        inputs,
+        w_out,
+        b_out,
+        own,
+        references,
+        guidance,
+        noise,
+        ages,
+        may_end,
+        temperatures,
+        min_log_sigma,
+        place,
+        positions,
+        offsets,
+        pens,
     ):
         size, m = w_out.shape[1], (w_out.shape[0] - 3) // 6
-        y = np.empty(w_out.shape[0], dtype=np.float32)
-        weights = np.empty(m, dtype=np.float64)
-        for row in range(inputs.shape[0]):
-            x = inputs[row]
-            for k in range(w_out.shape[0]):
-                total = b_out[k]
-                w = w_out[k]
-                for j in range(size):
-                    total += w[j] * x[j]
-                y[k] = total
-            u_component, u_pen, normal_x, normal_y = noise[row, ages[row]]
-            inverse_pi, inverse_pen, root = temperatures[row]
-            ending = ages[row] > 0 or may_end[row]
-            highest = max(y[0], y[1])
-            if ending:
-                highest = max(highest, y[2])
-            down, lift = math.exp((y[0] - highest) * inverse_pen), math.exp((y[1] - highest) * inverse_pen)
-            end = math.exp((y[2] - highest) * inverse_pen) if ending else 0.0
-            threshold = u_pen * (down + lift + end)
-            pen = 0 if down > threshold else 1 if down + lift > threshold else 2
-            highest = y[3]
-            for j in range(1, m):
-                highest = max(highest, y[3 + j])
-            total_weight = 0.0
-            for j in range(m):
-                total_weight += math.exp((y[3 + j] - highest) * inverse_pi)
-                weights[j] = total_weight
-            threshold = u_component * total_weight
-            component = 0
-            while component < m - 1 and weights[component] <= threshold:
-                component += 1
-            first = 3 + m + component
-            rho = min(max(math.tanh(y[first + 4 * m]), -max_rho), max_rho)
-            sigma_x = root * math.exp(min(max(y[first + 2 * m], min_log_sigma), max_log_sigma))
-            sigma_y = root * math.exp(min(max(y[first + 3 * m], min_log_sigma), max_log_sigma))
-            dx = y[first] + sigma_x * normal_x
-            dy = y[first + m] + sigma_y * (rho * normal_x + math.sqrt(1.0 - rho * rho) * normal_y)
-            offsets[row, 0], offsets[row, 1], pens[row] = dx, dy, pen
-            place[row, 0] += dx
-            place[row, 1] += dy
-            if x[size + 3] > 0.5:  # the pen lifted before this point, so a stroke starts here
-                place[row, 2], place[row, 3] = place[row, 0], place[row, 1]
-            x[size], x[size + 1] = dx, dy
-            x[size + 2], x[size + 3], x[size + 4] = 0.0, 0.0, 0.0
-            x[size + 2 + pen] = 1.0
-            if positions:
-                x[size + 5], x[size + 6] = place[row, 0] * position_scale, place[row, 1] * position_scale
-                x[size + 7] = (place[row, 0] - place[row, 2]) * position_scale
-                x[size + 8] = (place[row, 1] - place[row, 3]) * position_scale
+        y, y_reference = np.empty(w_out.shape[0], dtype=np.float32), np.empty(w_out.shape[0], dtype=np.float32)
+        mixture, mixture_reference = np.empty((6, m)), np.empty((6, m))
+        found = np.empty((candidates, 3))
+        for drawing in range(own.shape[0]):
+            row, reference = own[drawing], references[drawing]
+            chance = noise[drawing, ages[drawing]]
+            inverse_pi, inverse_pen, root = temperatures[drawing]
+            outputs(inputs[row], w_out, b_out, y)
+            down, lift, end = y[0] * inverse_pen, y[1] * inverse_pen, y[2] * inverse_pen
+            if reference >= 0:
+                outputs(inputs[reference], w_out, b_out, y_reference)
+                weight = guidance[drawing, 1]
+                down += weight * (y[0] - y_reference[0])
+                lift += weight * (y[1] - y_reference[1])
+                end += weight * (y[2] - y_reference[2])
+            ending = ages[drawing] > 0 or may_end[drawing]
+            highest = max(down, lift, end) if ending else max(down, lift)
+            p_down, p_lift = math.exp(down - highest), math.exp(lift - highest)
+            p_end = math.exp(end - highest) if ending else 0.0
+            threshold = chance[0] * (p_down + p_lift + p_end)
+            pen = 0 if p_down > threshold else 1 if p_down + p_lift > threshold else 2
+            if reference < 0:
+                dx, dy = point(y, m, inverse_pi, root, min_log_sigma, chance[2], chance[3], chance[4])
+            else:
+                prepare(y, m, min_log_sigma, mixture)
+                prepare(y_reference, m, min_log_sigma, mixture_reference)
+                highest = -1e300
+                for k in range(candidates):
+                    dx, dy = point(
+                        y, m, inverse_pi, root, min_log_sigma, chance[2 + 3 * k], chance[3 + 3 * k], chance[4 + 3 * k]
+                    )
+                    ratio = density(mixture, dx, dy) / density(mixture_reference, dx, dy)
+                    found[k, 0], found[k, 1], found[k, 2] = dx, dy, guidance[drawing, 0] * math.log(ratio)
+                    highest = max(highest, found[k, 2])
+                total = 0.0
+                for k in range(candidates):
+                    total += math.exp(found[k, 2] - highest)
+                threshold, total, chosen = chance[1] * total, 0.0, candidates - 1
+                for k in range(candidates):
+                    total += math.exp(found[k, 2] - highest)
+                    if total > threshold:
+                        chosen = k
+                        break
+                dx, dy = found[chosen, 0], found[chosen, 1]
+                feed(inputs[reference], size, place[reference], positions, dx, dy, pen)
+            feed(inputs[row], size, place[row], positions, dx, dy, pen)
+            offsets[drawing, 0], offsets[drawing, 1], pens[drawing] = dx, dy, pen
 
     return advance, sample
 

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from sketch_core import engine as engines
 from sketch_core import strokes
-from sketch_core.engine import PEN_END, draw_noise, sample_point
+from sketch_core.engine import PEN_END, CpuEngine, draw_noise, sample_guided, sample_point
 from sketch_core.generate import CategoryError
+from sketch_core.kernels import CANDIDATES
 from sketch_core.mixture import temperatures
 
 
@@ -16,19 +18,32 @@ def rows_of(drawing, factor):
     return strokes.to_stroke5(strokes.to_stroke3(drawing), scale_factor=factor)
 
 
-def test_reading_equals_the_network(tiny_sketcher, half_cat):
+@pytest.fixture(params=["compiled", "numpy", "numpy, half precision"])
+def engine(request, tiny_sketcher, monkeypatch):
+    """Each way the CPU engine works, in the place of the tiny sketcher's own."""
+    weights = dict(tiny_sketcher.source.weights)
+    if "half" in request.param:
+        weights = {name: array.astype(np.float16).astype(np.float32) for name, array in weights.items()}
+        for name, parameter in tiny_sketcher.model.named_parameters():
+            monkeypatch.setattr(parameter, "data", torch.from_numpy(weights[name]))
+    engine = CpuEngine(tiny_sketcher.source.architecture, weights, compiled=request.param == "compiled")
+    assert engine.compiled == (request.param == "compiled"), "Numba is among the requirements"
+    assert (engine._packed is not None) <= ("half" in request.param)
+    monkeypatch.setattr(tiny_sketcher, "engine", engine)
+    return engine
+
+
+def test_reading_equals_the_network(engine, tiny_sketcher, half_cat):
     stroke5 = rows_of(half_cat, tiny_sketcher.scale_factor)[None]
     previous = np.concatenate([strokes.START_TOKEN[None, None], stroke5[:, :-1]], axis=1)
     with torch.no_grad():
         y = tiny_sketcher.model(torch.from_numpy(previous), None, torch.tensor([1])).numpy()
-    engine = tiny_sketcher.engine
     state, fast = engine.read(engine.start(tiny_sketcher._condition(1, None, 1)), stroke5[:, :-1])
     assert np.abs(fast - y[:, :-1]).max() < 1e-4
     assert np.abs(engine.predict(state) - y[:, -1]).max() < 1e-4
 
 
-def test_reading_rows_of_different_lengths(tiny_sketcher, half_cat):
-    engine = tiny_sketcher.engine
+def test_reading_rows_of_different_lengths(engine, tiny_sketcher, half_cat):
     long = rows_of(half_cat, tiny_sketcher.scale_factor)[:-1]
     both = np.stack([long, long])
     start = engine.start(tiny_sketcher._condition(0, None, 2))
@@ -39,16 +54,21 @@ def test_reading_rows_of_different_lengths(tiny_sketcher, half_cat):
             assert np.abs(got - expected).max() < 1e-5
 
 
-def plain_loop(sketcher, noise, heat):
+def plain_loop(sketcher, noise, heat, guidance=None):
     """The reference: torch, one point at a time, the whole past again at every step."""
     points = [strokes.START_TOKEN]
     factors = np.array([[1 / heat.pi, 1 / heat.pen, heat.sigma**0.5]], dtype=np.float32)
+    low = sketcher.engine.min_log_sigma
     drawn = []
     for age, row in enumerate(noise):
-        with torch.no_grad():
-            y = sketcher.model(torch.from_numpy(np.stack(points)[None]), None, torch.tensor([2]))[:, -1].numpy()
         no_end = np.array([age == 0])
-        offsets, pens = sample_point(y, row[None], factors, sketcher.engine.min_log_sigma, no_end)
+        with torch.no_grad():
+            past = torch.from_numpy(np.stack(points)[None])
+            y, any_y = (sketcher.model(past, None, torch.tensor([k]))[:, -1].numpy() for k in (2, 3))
+        if guidance is None:
+            offsets, pens = sample_point(y, row[None], factors, low, no_end)
+        else:
+            offsets, pens = sample_guided(y, any_y, row[None], factors, low, guidance[None], no_end)
         pen = PEN_END if age + 1 == len(noise) else int(pens[0])
         drawn.append((*offsets[0].tolist(), pen))
         if pen == PEN_END:
@@ -57,29 +77,64 @@ def plain_loop(sketcher, noise, heat):
     return drawn
 
 
-def test_sampling_equals_the_plain_loop(tiny_sketcher):
+@pytest.mark.parametrize("guidance", [0.0, 3.0])
+def test_sampling_equals_the_plain_loop(engine, tiny_sketcher, guidance):
     heat = temperatures(0.7)
-    noise = [draw_noise(5, k, 40) for k in range(4)]
-    state = tiny_sketcher.free_state("tree", 4)
+    noise = [draw_noise(5, k, 40, CANDIDATES if guidance else 1) for k in range(4)]
+    state, reference = tiny_sketcher.free_state("tree", 4), tiny_sketcher.free_state(None, 4)
     drawn = {k: [] for k in range(4)}
-    for step in tiny_sketcher.engine.sample(state, noise, [heat] * 4, allow_empty=False):
+    for step in engine.sample(state, noise, [heat] * 4, reference=reference, guidance=guidance, allow_empty=False):
         for k, (dx, dy), pen in zip(step.rows, step.offsets, step.pens, strict=True):
             drawn[int(k)].append((float(dx), float(dy), int(pen)))
+    weights = np.array([guidance, guidance * engines.PEN_GUIDANCE], dtype=np.float32) if guidance else None
     for k in range(4):
-        expected = plain_loop(tiny_sketcher, noise[k], heat)
+        expected = plain_loop(tiny_sketcher, noise[k], heat, weights)
         assert [pen for *_, pen in drawn[k]] == [pen for *_, pen in expected]
         assert np.allclose(np.array(drawn[k])[:-1], np.array(expected)[:-1], atol=1e-4)
 
 
-def test_rows_join_and_leave_without_disturbing_others(tiny_sketcher):
+def test_guidance_moves_towards_what_the_reference_does_not_expect():
+    """Two equal components at -1 and 1; the reference expects the first one alone."""
+    y = np.zeros((500, 3 + 6 * 2), dtype=np.float32)
+    y[:, 5:7] = (-1.0, 1.0)  # μx
+    y[:, 9:13] = -2.0  # log σ
+    reference = y.copy()
+    reference[:, 3:5] = (2.0, -2.0)
+    noise = np.stack([draw_noise(0, k, 1, CANDIDATES)[0] for k in range(500)])
+    heat = np.ones((500, 3), dtype=np.float32)
+    shares = []
+    for weight in (0.0, 1.0, 4.0):
+        guidance = np.tile(np.array([weight, 0.0], dtype=np.float32), (500, 1))
+        offsets, _ = sample_guided(y, reference, noise, heat, -5.0, guidance, np.zeros(500, dtype=bool))
+        shares.append(float((offsets[:, 0] > 0).mean()))
+    assert shares[0] == pytest.approx(0.5, abs=0.07)
+    assert shares[0] + 0.2 < shares[1] < shares[2]
+    assert shares[2] > 0.95
+
+
+def test_guided_rows_need_enough_noise(tiny_sketcher):
+    state = tiny_sketcher.free_state("tree", 1)
+    with pytest.raises(ValueError, match="candidates"):
+        tiny_sketcher.engine.batch().add(
+            state, [draw_noise(0, 0, 9)], [temperatures(0.5)], reference=state, guidance=1.0
+        )
+
+
+def test_rows_join_and_leave_without_disturbing_others(engine, tiny_sketcher):
     heat = temperatures(0.7)
-    noise = [draw_noise(9, k, 30) for k in range(3)]
+    noise = [draw_noise(9, k, 30, CANDIDATES) for k in range(3)]
+    guided = {"reference": tiny_sketcher.free_state(None, 1), "guidance": 2.0}
     alone = {}
     for k in range(3):
-        alone[k] = list(tiny_sketcher.engine.sample(tiny_sketcher.free_state(None, 1), [noise[k]], [heat]))
-    batch = tiny_sketcher.engine.batch()
-    first = batch.add(tiny_sketcher.free_state(None, 1), noise[:1], [heat])[0]
-    got = {int(first): [batch.step()]}
+        options = guided if k == 0 else {}
+        alone[k] = list(
+            engine.sample(tiny_sketcher.free_state("cat" if k == 0 else None, 1), [noise[k]], [heat], **options)
+        )
+    batch = engine.batch()
+    first = int(batch.add(tiny_sketcher.free_state("cat", 1), noise[:1], [heat], **guided)[0])
+    assert batch.cell_rows == 2
+    step = batch.step()
+    got = {first: [(step.offsets[0], step.pens[0])]}
     rows = batch.add(tiny_sketcher.free_state(None, 2), noise[1:], [heat] * 2)
     batch.drop([rows[1]])
     while len(batch):
@@ -87,11 +142,11 @@ def test_rows_join_and_leave_without_disturbing_others(tiny_sketcher):
         assert rows[1] not in step.rows
         for i, row in enumerate(step.rows):
             got.setdefault(int(row), []).append((step.offsets[i], step.pens[i]))
-    late = got[int(rows[0])]
-    assert len(late) == len(alone[1])
-    for (offset, pen), expected in zip(late, alone[1], strict=True):
-        assert pen == expected.pens[0]
-        assert pen == PEN_END or np.allclose(offset, expected.offsets[0], atol=1e-4)
+    for k, number in enumerate((first, int(rows[0]))):
+        assert len(got[number]) == len(alone[k])
+        for (offset, pen), expected in zip(got[number], alone[k], strict=True):
+            assert pen == expected.pens[0]
+            assert pen == PEN_END or np.allclose(offset, expected.offsets[0], atol=1e-4)
 
 
 def same(a, b, tolerance=1e-3):

@@ -103,7 +103,7 @@ def test_rules():
 
 def sample(y, tau, n=4000):
     generator = np.random.default_rng(0)
-    noise = np.column_stack([generator.random((n, 2)), generator.standard_normal((n, 2))]).astype(np.float32)
+    noise = np.column_stack([generator.random((n, 3)), generator.standard_normal((n, 2))]).astype(np.float32)
     heat = np.tile(np.array([1 / tau.pi, 1 / tau.pen, tau.sigma**0.5], dtype=np.float32), (n, 1))
     return sample_point(np.tile(y.numpy(), (n, 1)), noise, heat, -9.0)
 
