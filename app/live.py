@@ -1,7 +1,7 @@
 """The live path: a WebSocket on the page's own server, so that endings appear while they are drawn.
 
 Messages are JSON objects. The page sends a request ``{"id", "do", "strokes", "category", "temperature",
-"seed", "n", "pen_down"}`` or ``{"cancel": id}``; a new request cancels the one before it on the same
+"seed", "n", "pen_down", "guidance"}`` or ``{"cancel": id}``; a new request cancels the one before it on the same
 connection. Back come ``{"id", "type": "points", "rows": [[k, x, y, pen], ...]}`` (pen 0: a stroke starts;
 1: a line leads here; 2: drawing k has ended), then ``{"id", "type": "done", "drawings": [...]}``, or
 ``{"id", "type": "error", "code", "message"}``.
@@ -169,7 +169,6 @@ class Conversation:
                 more = None not in batches
                 rows = [row for batch in batches if batch for row in batch]
                 if turn.cancelled.is_set():
-                    future.cancel()
                     return
                 if rows:
                     await self.say({"id": turn.id, "type": "points", "rows": rows})

@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-from sketch_core import strokes
+from sketch_core import Sketcher, strokes
+from sketch_core.generate import GUIDANCE, MAX_GUIDANCE, StreamRow
+from sketch_core.scheduler import MAX_WAITING, BusyError, Scheduler
 from sketch_core.strokes import Drawing
 
 Row = tuple[int, float, float, int]
@@ -31,6 +33,10 @@ PAD_SIDE = 512.0
 """The pad is a square of this many units, whatever the screen."""
 
 
+Answer = Future[list[list[Any]]]
+BUSY = "Many people are drawing right now; please try again in a moment."
+
+
 class StudioError(ValueError):
     """A request that cannot be served: one clear sentence for the person, and a code for programs."""
 
@@ -39,13 +45,13 @@ class StudioError(ValueError):
         self.code = code
 
 
-class Sketcher(Protocol):
-    """The part of ``sketch_core.Sketcher`` that the page needs."""
-
-    @property
-    def categories(self) -> list[str]: ...
-
-    def stream(self, kind: Do, drawing: Any = None, **options: Any) -> Iterator[Sequence[Any]]: ...
+def as_studio_error(error: BaseException) -> BaseException:
+    """What a person may read of an error: sketch_core's are one clear sentence each."""
+    if isinstance(error, BusyError):
+        return StudioError(BUSY, "busy")
+    if isinstance(error, ValueError) and not isinstance(error, StudioError):
+        return StudioError(str(error))
+    return error
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,21 @@ class Request:
     seed: int = 0
     n: int = MAX_DRAWINGS
     pen_down: bool = False
+    guidance: float = GUIDANCE
+
+    @property
+    def start(self) -> Drawing | None:
+        """What is drawn already."""
+        return None if self.do == "draw" else self.drawing
+
+    def options(self) -> dict[str, Any]:
+        """Options of :meth:`sketch_core.Sketcher.prepare`."""
+        options: dict[str, Any] = {
+            name: getattr(self, name) for name in ("category", "temperature", "seed", "n", "guidance")
+        }
+        if self.do == "complete":
+            options |= {"pen_down": self.pen_down, "canvas": PAD_SIDE}
+        return options
 
 
 def check_request(fields: dict[str, Any], categories: Sequence[str]) -> Request:
@@ -95,59 +116,49 @@ def check_request(fields: dict[str, Any], categories: Sequence[str]) -> Request:
     if type(pen_down) is not bool:
         raise StudioError("pen_down must be true or false.")
 
+    guidance = fields.get("guidance", Request.guidance)
+    if type(guidance) not in (int, float) or not 0 <= guidance <= MAX_GUIDANCE:  # NaN is in no range
+        raise StudioError(f"The guidance must be a number from 0 to {MAX_GUIDANCE:g}.")
+
     drawing: Drawing = []
     if do != "draw":
         try:
             drawing = strokes.drawing_from_json(fields.get("strokes"), max_strokes=MAX_STROKES, max_points=MAX_POINTS)
         except strokes.DrawingError as error:
             raise StudioError(str(error)) from error
-    return Request(do, drawing, category, float(temperature), seed, n, pen_down)
+    return Request(do, drawing, category, float(temperature), seed, n, pen_down, float(guidance))
 
 
 class Studio:
-    """One network at work for everyone, in a few threads, with a short line of people waiting.
+    """One network at work for everyone: drawings in the making share its steps, beyond a limit people wait in line.
 
     Args:
-        workers: requests sampled at the same time.
-        waiting: requests that may wait for a worker; further ones are told that it is busy.
+        readers: threads that read starts and encode drawings, before these join the others.
+        waiting: requests that may wait, for a reader or for room in the batch; further ones are told "busy".
+        continuous: whether requests share steps; without, each runs by itself in a reader (for comparison).
     """
 
-    def __init__(self, sketcher: Sketcher, *, workers: int | None = None, waiting: int = 24) -> None:
+    def __init__(
+        self,
+        sketcher: Sketcher,
+        *,
+        readers: int | None = None,
+        waiting: int = MAX_WAITING,
+        continuous: bool = True,
+    ) -> None:
         self.sketcher = sketcher
-        self.categories = list(sketcher.categories)
-        workers = workers or max(1, min(4, os.cpu_count() or 1))
-        self._most = workers + waiting
-        self._admitted = 0
+        self.categories = sketcher.categories
+        self.scheduler = Scheduler(sketcher.engine, max_waiting=waiting) if continuous else None
+        readers = readers or max(1, min(4, os.cpu_count() or 1))
+        self._most = readers + waiting
+        self._reading = 0
         self._lock = threading.Lock()
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="studio")
+        self._threads = ThreadPoolExecutor(readers, thread_name_prefix="reader")
 
     # -- drawing -----------------------------------------------------------------------------------
 
-    def rows(self, request: Request, cancelled: Callable[[], bool]) -> Iterator[list[Row]]:
-        """The points of a request's drawings as they are drawn.
-
-        The one place that knows how drawings are made: a scheduler that draws for several people in one
-        batch takes the place of ``sketcher.stream`` here, and nothing else changes.
-        """
-        options: dict[str, Any] = {}
-        if request.do == "complete":
-            options = {"pen_down": request.pen_down, "canvas": PAD_SIDE}
-        for rows in self.sketcher.stream(
-            request.do,
-            request.drawing if request.do != "draw" else None,
-            category=request.category,
-            temperature=request.temperature,
-            n=request.n,
-            seed=request.seed,
-            cancelled=cancelled,
-            **options,
-        ):
-            yield [(int(k), round(float(x), 1), round(float(y), 1), int(pen)) for k, x, y, pen in rows]
-
-    def start(
-        self, request: Request, on_rows: Callable[[list[Row]], None], cancelled: Callable[[], bool]
-    ) -> Future[list[list[Any]]]:
-        """Draw in a worker thread.
+    def start(self, request: Request, on_rows: Callable[[list[Row]], None], cancelled: Callable[[], bool]) -> Answer:
+        """Draw in other threads.
 
         Args:
             on_rows: called there with each list of new points.
@@ -160,37 +171,56 @@ class Studio:
             StudioError: code "busy", too many people are waiting.
         """
         with self._lock:
-            if self._admitted >= self._most:
-                raise StudioError("Many people are drawing right now; please try again in a moment.", "busy")
-            self._admitted += 1
-
-        def leave(_: Future[list[list[Any]]]) -> None:
-            with self._lock:
-                self._admitted -= 1
-
-        future = self._threads.submit(self._draw, request, on_rows, cancelled)
-        future.add_done_callback(leave)
-        return future
-
-    def _draw(
-        self, request: Request, on_rows: Callable[[list[Row]], None], cancelled: Callable[[], bool]
-    ) -> list[list[Any]]:
+            if self._reading >= self._most:
+                raise StudioError(BUSY, "busy")
+            self._reading += 1
+        answer: Answer = Future()
         drawings: list[list[Any]] = [[] for _ in range(request.n)]
-        if cancelled():  # while it waited for a worker
-            return drawings
-        try:
-            for rows in self.rows(request, cancelled):
-                for k, x, y, pen in rows:
-                    if pen == 0:
-                        drawings[k].append([[x, y]])
-                    elif pen == 1:
-                        drawings[k][-1].append([x, y])
-                on_rows(rows)
-        except StudioError:
-            raise
-        except ValueError as error:  # sketch_core's are one clear sentence each
-            raise StudioError(str(error)) from error
-        return drawings
+
+        def take(rows: list[StreamRow]) -> None:
+            rounded = [(int(k), round(float(x), 1), round(float(y), 1), int(pen)) for k, x, y, pen in rows]
+            for k, x, y, pen in rounded:
+                if pen == 0:
+                    drawings[k].append([[x, y]])
+                elif pen == 1:
+                    drawings[k][-1].append([x, y])
+            on_rows(rounded)
+
+        def finish(error: BaseException | None) -> None:
+            if answer.set_running_or_notify_cancel():
+                if error is None:
+                    answer.set_result(drawings)
+                else:
+                    answer.set_exception(as_studio_error(error))
+
+        def read() -> None:
+            """In a reader."""
+            try:
+                if cancelled():
+                    finish(None)
+                    return
+                options = request.options()
+                if self.scheduler is None:
+                    for rows in self.sketcher.stream(request.do, request.start, cancelled=cancelled, **options):
+                        take(rows)
+                    finish(None)
+                    return
+                job = self.sketcher.prepare(request.do, request.start, **options)
+                self.scheduler.submit(job, take, cancelled).add_done_callback(lambda done: finish(done.exception()))
+            except Exception as error:  # handed on to whoever waits for the answer
+                finish(error)
+            finally:
+                with self._lock:
+                    self._reading -= 1
+
+        self._threads.submit(read)
+        return answer
+
+    def close(self) -> None:
+        """Take no more requests; what is in flight is answered."""
+        self._threads.shutdown(wait=True)
+        if self.scheduler is not None:
+            self.scheduler.close()
 
     # -- named endpoints ---------------------------------------------------------------------------
 

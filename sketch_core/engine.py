@@ -157,7 +157,6 @@ class CpuEngine:
         self._w_condition = np.ascontiguousarray(w_ih[order, points:].T)  # (C, 4H)
         self._bias = bias[order]  # (4H,)
         self._w_out = np.ascontiguousarray(weights["decoder.output.weight"].T)  # (H, 6M + 3): too small to pack
-        self._w_out_rows = np.ascontiguousarray(weights["decoder.output.weight"])  # (6M + 3, H), for the kernels
         self._b_out = weights["decoder.output.bias"]
         if config.condition_size:
             self._w_initial = np.ascontiguousarray(weights["decoder.initial.weight"].T)  # (C, 2H)
@@ -539,9 +538,8 @@ class SampleBatch:
         offsets, pens = np.empty((n, 2), dtype=np.float32), np.empty(n, dtype=np.int64)
         cell.advance_compiled()
         kernels.sample(
+            engine._output(cell.inputs[:, : engine.config.decoder_size]),
             cell.inputs,
-            engine._w_out_rows,
-            engine._b_out,
             self._own,
             self._reference,
             self._guidance,

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from sketch_core import checkpoint as checkpoints
 from sketch_core import losses, strokes
 from sketch_core.device import choose_device
-from sketch_core.engine import PEN_DOWN, PEN_END, CpuEngine, Floats, State, Step, draw_noise
+from sketch_core.engine import PEN_DOWN, PEN_END, CpuEngine, Floats, State, draw_noise
 from sketch_core.kernels import CANDIDATES
 from sketch_core.mixture import Temperatures, temperatures
 from sketch_core.strokes import FRAME_SIZE, Drawing
@@ -75,7 +75,6 @@ class _Plan:
     """Canvas pixels of one normalised unit."""
     pen_down: bool
     """Whether the first sampled point is joined to ``start`` by a line."""
-    allow_empty: bool
     reference: State | None = None
     """The same starts without category and z, for guidance."""
     box: tuple[float, float, float, float] | None = None
@@ -95,6 +94,28 @@ class Prefix(NamedTuple):
     """Longest side of the start, as a share of the finished drawing's."""
     scale: float
     """Canonical frame units a canvas pixel."""
+
+
+class Job:
+    """Drawings about to be drawn: where they start, their noise, and where their points go.
+
+    What :meth:`Sketcher.stream` runs by itself, and a :class:`sketch_core.scheduler.Scheduler` with those of others.
+    """
+
+    def __init__(self, plan: _Plan, noise: list[Floats], heat: Temperatures, guidance: float) -> None:
+        self.noise, self.temperatures, self.guidance = noise, heat, guidance
+        self.state, self.reference = plan.state, plan.reference
+        self.n = len(noise)
+        self._pens = [_Pen(k, plan) for k in range(self.n)]
+
+    @property
+    def rows(self) -> int:
+        """Rows of the network that it takes."""
+        return self.n * (1 if self.reference is None else 2)
+
+    def move(self, k: int, dx: float, dy: float, pen: int) -> list[StreamRow]:
+        """Rows that a sampled point (normalised) of drawing k gives."""
+        return self._pens[k].move(dx, dy, pen)
 
 
 class Sketcher:
@@ -250,7 +271,7 @@ class Sketcher:
                     result[-1].append((x, y))
         return [[np.array(stroke, dtype=np.float64) for stroke in results[k]] for k in sorted(results)]
 
-    def stream(
+    def prepare(
         self,
         kind: Kind,
         drawing: Sequence[NDArray[Any]] | None = None,
@@ -265,17 +286,14 @@ class Sketcher:
         size: float = FRAME_SIZE,
         guidance: float = GUIDANCE,
         rule: str = "duet",
-        cancelled: Callable[[], bool] | None = None,
-    ) -> Iterator[list[StreamRow]]:
-        """The points of :meth:`complete`, :meth:`vary` or :meth:`draw` as they are drawn.
+    ) -> Job:
+        """All that comes before the first point: options checked, the start read, noise drawn.
 
         Args:
-            kind: "complete", "vary" or "draw".
-            cancelled: asked before each step; sampling stops once it says yes.
+            kind: "complete", "vary" or "draw", whose options are those of the methods with these names.
 
-        Yields:
-            Lists of :class:`StreamRow`, new since the last list. Endings come point by point; variations and
-            free drawings come whole, since they are fitted to their place when they have ended.
+        Raises:
+            ValueError: see the class.
         """
         if type(n) is not int or not 1 <= n <= MAX_DRAWINGS:
             raise ValueError(f"The number of drawings must be a whole number from 1 to {MAX_DRAWINGS:,}.")
@@ -299,7 +317,43 @@ class Sketcher:
             plan.reference = None
         candidates = 1 if plan.reference is None else CANDIDATES
         noise = [draw_noise(seed, k, self.source.n_max, candidates) for k in range(n)]
-        yield from self._run(plan, noise, [heat] * n, float(guidance), cancelled)
+        return Job(plan, noise, heat, float(guidance))
+
+    def stream(
+        self,
+        kind: Kind,
+        drawing: Sequence[NDArray[Any]] | None = None,
+        *,
+        cancelled: Callable[[], bool] | None = None,
+        **options: Any,
+    ) -> Iterator[list[StreamRow]]:
+        """The points of :meth:`complete`, :meth:`vary` or :meth:`draw` as they are drawn.
+
+        Args:
+            kind: "complete", "vary" or "draw".
+            cancelled: asked before each step; sampling stops once it says yes.
+            options: as for :meth:`prepare`.
+
+        Yields:
+            Lists of :class:`StreamRow`, new since the last list. Endings come point by point; variations and
+            free drawings come whole, since they are fitted to their place when they have ended.
+        """
+        job = self.prepare(kind, drawing, **options)
+        steps = self.engine.sample(
+            job.state,
+            job.noise,
+            [job.temperatures] * job.n,
+            reference=job.reference,
+            guidance=job.guidance,
+            allow_empty=False,
+        )
+        for step in steps:
+            if cancelled is not None and cancelled():
+                return
+            points = zip(step.rows.tolist(), step.offsets.tolist(), step.pens.tolist(), strict=True)
+            rows = [row for k, (dx, dy), pen in points for row in job.move(k, dx, dy, pen)]
+            if rows:
+                yield rows
 
     def free_state(self, category: str | None, n: int) -> State:
         """The decoder before the first point of n free drawings."""
@@ -322,7 +376,7 @@ class Sketcher:
         reference = None if category is None else self.free_state(None, n)
         unit = self.scale_factor * size / FRAME_SIZE
         box = (0.0, 0.0, float(size), float(size))
-        return _Plan(state, (0.0, 0.0), unit, True, False, reference, box, fill=True)
+        return _Plan(state, (0.0, 0.0), unit, True, reference, box, fill=True)
 
     def _plan_variation(self, drawing: Drawing, index: int, n: int, seed: int, spread: float) -> _Plan:
         if type(spread) not in (int, float) or not 0 <= spread <= 10:
@@ -333,7 +387,7 @@ class Sketcher:
         state = self.engine.start(self._condition(index, z, n))
         box = strokes.bounds(drawing)
         unit = self.scale_factor / strokes.fit_frame(drawing).scale
-        return _Plan(state, (0.0, 0.0), unit, True, False, self.free_state(None, n), box)
+        return _Plan(state, (0.0, 0.0), unit, True, self.free_state(None, n), box)
 
     def _plan_completion(self, drawing: Drawing, index: int, n: int, pen_down: bool, canvas: float | None) -> _Plan:
         prefix = self.read_prefix(drawing, index, pen_down=pen_down, canvas=canvas)
@@ -341,7 +395,7 @@ class Sketcher:
         copies = np.zeros(n, dtype=np.int64)
         reference = None if prefix.reference is None else prefix.reference.take(copies)
         unit = self.scale_factor / prefix.scale
-        return _Plan(prefix.state.take(copies), (float(x), float(y)), unit, pen_down, False, reference)
+        return _Plan(prefix.state.take(copies), (float(x), float(y)), unit, pen_down, reference)
 
     def read_prefix(
         self, drawing: Drawing, index: int, *, pen_down: bool = False, canvas: float | None = None
@@ -405,27 +459,6 @@ class Sketcher:
         nats = (steps.offset + steps.pen).sum(dim=1).double().numpy()
         result: NDArray[np.float64] = -nats + 2.0 * n_points * np.log(shares)
         return result
-
-    # -- sampling ----------------------------------------------------------------------------------
-
-    def _run(
-        self,
-        plan: _Plan,
-        noise: Sequence[Floats],
-        heat: Sequence[Temperatures],
-        guidance: float,
-        cancelled: Callable[[], bool] | None,
-    ) -> Iterator[list[StreamRow]]:
-        pens = [_Pen(k, plan) for k in range(len(noise))]
-        steps = self.engine.sample(
-            plan.state, noise, heat, reference=plan.reference, guidance=guidance, allow_empty=plan.allow_empty
-        )
-        for step in steps:
-            if cancelled is not None and cancelled():
-                return
-            rows = _follow(pens, step)
-            if rows:
-                yield rows
 
     # -- reading drawings --------------------------------------------------------------------------
 
@@ -557,13 +590,6 @@ class _Pen:
         ratio = room / side if side > 0 and (self.plan.fill or side > room) and room > 0 else 1.0
         points = (points - (low + high) / 2.0) * ratio + (box[:2] + box[2:]) / 2.0
         return [StreamRow(row.k, float(x), float(y), row.pen) for row, (x, y) in zip(self.held, points, strict=True)]
-
-
-def _follow(pens: list[_Pen], step: Step) -> list[StreamRow]:
-    rows: list[StreamRow] = []
-    for k, (dx, dy), pen in zip(step.rows.tolist(), step.offsets.tolist(), step.pens.tolist(), strict=True):
-        rows += pens[k].move(dx, dy, pen)
-    return rows
 
 
 def load(name_or_path: str | Path | None = None, device: str = "auto") -> Sketcher:

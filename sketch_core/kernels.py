@@ -1,4 +1,4 @@
-"""What a step does beside its matrix products, compiled by Numba: the gates, the output layer, the sampling.
+"""What a step does beside its matrix products, compiled by Numba: the gates and the sampling.
 
 These are a dozen NumPy calls and more, each a microsecond or two: a third of a lone row's step, half of nine
 rows'. Where Numba cannot be had, :data:`advance` and :data:`sample` are ``None`` and the engine does the same in
@@ -24,9 +24,9 @@ FAST_MATH = {"contract", "reassoc", "arcp", "nsz"}
 advance: Callable[..., None] | None = None
 """advance(gates, constant, half, c, inputs): (B, 4H) gates to new c (B, H) and h, into inputs (B, H + P)."""
 sample: Callable[..., None] | None = None
-"""sample(inputs, w_out, b_out, own, references, guidance, noise, ages, may_end, temperatures, min_log_sigma, place,
-positions, offsets, pens): draw a point of each drawing from the h in its row (and its reference's), into offsets
-(B, 2) and pens (B,), and feed it to those rows of inputs and place. See :class:`sketch_core.engine.SampleBatch`."""
+"""sample(outputs, inputs, own, references, guidance, noise, ages, may_end, temperatures, min_log_sigma, place,
+positions, offsets, pens): draw a point of each drawing from y (B, 6M + 3) in its row (and its reference's), into
+offsets (B, 2) and pens (B,), and feed it to those rows of inputs and place; see :class:`engine.SampleBatch`."""
 
 CANDIDATES = 8
 """Points that a guided step chooses from."""
@@ -37,7 +37,7 @@ DENSITY_FLOOR = 1e-6
 def _define() -> tuple[Callable[..., None], Callable[..., None]]:
     from numba import njit  # noqa: PLC0415 (Numba may be missing)
 
-    compiled: Any = njit(cache=True, nogil=True, fastmath=FAST_MATH, boundscheck=False)
+    compiled: Any = njit(cache=True, nogil=True, fastmath=FAST_MATH, error_model="numpy")
     f = np.float32
     limit = f(7.90531110763549805)
     a1, a3, a5, a7 = f(4.89352455891786e-03), f(6.37261928875436e-04), f(1.48572235717979e-05), f(5.12229709037114e-08)
@@ -67,15 +67,6 @@ def _define() -> tuple[Callable[..., None], Callable[..., None]]:
                 o = half_of_one + half_of_one * tanh(half * (gate[2 * size + j] + add[2 * size + j]))
                 memory[j] = forget * memory[j] + i * tanh(gate[3 * size + j] + add[3 * size + j])
                 h[j] = o * tanh(memory[j])
-
-    @compiled
-    def outputs(x, w_out, b_out, y):  # type: ignore[no-untyped-def]
-        """y (6M + 3,) of one row."""
-        for k in range(w_out.shape[0]):
-            total, w = b_out[k], w_out[k]
-            for j in range(w_out.shape[1]):
-                total += w[j] * x[j]
-            y[k] = total
 
     @compiled
     def point(y, m, inverse_pi, root, min_log_sigma, u_component, normal_x, normal_y):  # type: ignore[no-untyped-def]
@@ -149,9 +140,8 @@ def _define() -> tuple[Callable[..., None], Callable[..., None]]:
 
     @compiled
     def sample(  # type: ignore[no-untyped-def]
+        outputs,
         inputs,
-        w_out,
-        b_out,
         own,
         references,
         guidance,
@@ -165,18 +155,18 @@ def _define() -> tuple[Callable[..., None], Callable[..., None]]:
         offsets,
         pens,
     ):
-        size, m = w_out.shape[1], (w_out.shape[0] - 3) // 6
-        y, y_reference = np.empty(w_out.shape[0], dtype=np.float32), np.empty(w_out.shape[0], dtype=np.float32)
+        m = (outputs.shape[1] - 3) // 6
+        size = inputs.shape[1] - (9 if positions else 5)
         mixture, mixture_reference = np.empty((6, m)), np.empty((6, m))
         found = np.empty((candidates, 3))
         for drawing in range(own.shape[0]):
             row, reference = own[drawing], references[drawing]
             chance = noise[drawing, ages[drawing]]
             inverse_pi, inverse_pen, root = temperatures[drawing]
-            outputs(inputs[row], w_out, b_out, y)
+            y = outputs[row]
             down, lift, end = y[0] * inverse_pen, y[1] * inverse_pen, y[2] * inverse_pen
             if reference >= 0:
-                outputs(inputs[reference], w_out, b_out, y_reference)
+                y_reference = outputs[reference]
                 weight = guidance[drawing, 1]
                 down += weight * (y[0] - y_reference[0])
                 lift += weight * (y[1] - y_reference[1])
@@ -191,7 +181,7 @@ def _define() -> tuple[Callable[..., None], Callable[..., None]]:
                 dx, dy = point(y, m, inverse_pi, root, min_log_sigma, chance[2], chance[3], chance[4])
             else:
                 prepare(y, m, min_log_sigma, mixture)
-                prepare(y_reference, m, min_log_sigma, mixture_reference)
+                prepare(outputs[reference], m, min_log_sigma, mixture_reference)
                 highest = -1e300
                 for k in range(candidates):
                     dx, dy = point(

@@ -21,7 +21,8 @@ GOOD = {"id": 1, "do": "complete", "strokes": START, "temperature": 0.4, "seed":
 WRONG = [
     {"do": "erase"}, {"category": "unicorn"}, {"category": 3}, {"temperature": 0}, {"temperature": True},
     {"temperature": 99}, {"temperature": "0.4"}, {"seed": -1}, {"seed": 1.5}, {"seed": 2**40}, {"n": 0}, {"n": 10},
-    {"n": True}, {"pen_down": 1}, {"strokes": []}, {"strokes": None}, {"strokes": [[[1]]]}, {"strokes": [[[1, "2"]]]},
+    {"n": True}, {"guidance": -1}, {"guidance": "4"}, {"guidance": 1e300}, {"pen_down": 1},
+    {"strokes": []}, {"strokes": None}, {"strokes": [[[1]]]}, {"strokes": [[[1, "2"]]]},
     {"strokes": [[[1e300, 0]]]}, {"strokes": [[[0, 0]] * 2001]}, {"strokes": [[]] * 500}, {"strokes": {"a": 1}},
 ]  # fmt: skip
 
@@ -33,8 +34,9 @@ def test_wrong_fields_are_one_sentence(wrong):
     assert 10 < len(str(error.value)) < 200
 
 
-def test_answers_are_the_sketchers(tiny_sketcher):
-    studio = Studio(tiny_sketcher)
+@pytest.mark.parametrize("continuous", [True, False])
+def test_answers_are_the_sketchers(tiny_sketcher, continuous):
+    studio = Studio(tiny_sketcher, continuous=continuous)
     drawings = [np.array(stroke, dtype=float) for stroke in START]
     expected = tiny_sketcher.complete(drawings, "cat", n=3, seed=3, canvas=512.0)
     answer = studio.answer(**{k: v for k, v in GOOD.items() if k != "id"})
@@ -45,9 +47,13 @@ def test_answers_are_the_sketchers(tiny_sketcher):
 
 
 def test_busy_is_said(tiny_sketcher):
-    studio = Studio(tiny_sketcher, workers=1, waiting=0)
+    studio = Studio(tiny_sketcher, readers=1, waiting=0)
     request = check_request(GOOD, ["cat"])
-    studio._admitted = studio._most
+    answer = studio.start(request, lambda rows: None, lambda: False)  # no room in line: refused by the scheduler
+    with pytest.raises(StudioError) as error:
+        answer.result(10)
+    assert error.value.code == "busy"
+    studio._reading = studio._most
     with pytest.raises(StudioError) as error:
         studio.start(request, lambda rows: None, lambda: False)
     assert error.value.code == "busy"

@@ -1,0 +1,236 @@
+"""Continuous batching: everyone's drawings in the making share the network's steps.
+
+One thread owns one :class:`sketch_core.engine.SampleBatch`. A request joins it at the next step, whatever the
+others are at, and leaves when its drawings have ended or its asker has gone. All in the batch move one step at a
+time, so nobody waits for another's end; beyond ``max_rows`` requests wait in line, in order, and beyond
+``max_waiting`` they are refused at once with :class:`BusyError`. Drawings are the same as without it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import torch
+
+from sketch_core.engine import PEN_END, CpuEngine
+from sketch_core.generate import Job, StreamRow
+
+log = logging.getLogger("sketch_core.scheduler")
+
+MAX_ROWS = 768
+"""Rows of the network in one batch: a step of as many takes some 10 ms on two cores."""
+MAX_WAITING = 64
+FLUSH_SECONDS = 0.03
+"""Points are handed on this often, the first ones at once: thirty times a second is what an eye can follow."""
+
+
+class BusyError(RuntimeError):
+    """Too many requests are waiting already."""
+
+
+@dataclass
+class Statistics:
+    """What the scheduler has done since it started."""
+
+    steps: int = 0
+    points: int = 0
+    requests: int = 0
+    refused: int = 0
+    cancelled: int = 0
+    busy_seconds: float = 0.0
+    """Time spent in steps."""
+
+
+@dataclass
+class _Ticket:
+    """One request."""
+
+    job: Job
+    on_rows: Callable[[list[StreamRow]], None]
+    cancelled: Callable[[], bool]
+    future: Future[None] = field(default_factory=Future)
+    unfinished: int = 0
+    numbers: list[int] = field(default_factory=list)
+    """Of its drawings in the batch."""
+    news: list[StreamRow] = field(default_factory=list)
+    flushed: float = 0.0
+
+
+class Scheduler:
+    """Runs :class:`sketch_core.generate.Job` s, many at a time.
+
+    Args:
+        engine: the network.
+        max_rows: rows of the network in the batch at most (a guided drawing takes two); a larger request runs
+            alone.
+        max_waiting: requests in line at most.
+        threads: CPU threads of the matrix products; half the cores, and two at least, by default.
+    """
+
+    def __init__(
+        self,
+        engine: CpuEngine,
+        *,
+        max_rows: int = MAX_ROWS,
+        max_waiting: int = MAX_WAITING,
+        threads: int | None = None,
+    ) -> None:
+        cores = os.cpu_count() or 1
+        self.engine, self.max_rows, self.max_waiting = engine, max_rows, max_waiting
+        self.threads = threads or min(cores, max(2, cores // 2))
+        self.statistics = Statistics()
+        self._batch = engine.batch()
+        self._waiting: deque[_Ticket] = deque()
+        self._running: list[_Ticket] = []
+        self._owners: dict[int, tuple[_Ticket, int]] = {}  # number in the batch: request, which of its drawings
+        self._changed = threading.Condition()
+        self._closed = self._dropping = False
+        self._thread = threading.Thread(target=self._work, name="scheduler", daemon=True)
+        self._thread.start()
+
+    # -- from any thread ---------------------------------------------------------------------------
+
+    def submit(
+        self, job: Job, on_rows: Callable[[list[StreamRow]], None], cancelled: Callable[[], bool] = lambda: False
+    ) -> Future[None]:
+        """Put a request in line.
+
+        Args:
+            job: from :meth:`sketch_core.generate.Sketcher.prepare`.
+            on_rows: called in the scheduler's thread with new points, as :meth:`Sketcher.stream` yields them; must
+                not block. What it raises ends the request.
+            cancelled: asked before every step; once it says yes the request leaves and its future is done.
+
+        Returns:
+            A future that is done when all drawings have ended.
+
+        Raises:
+            BusyError: too many are waiting, or the scheduler is closed.
+        """
+        ticket = _Ticket(job, on_rows, cancelled)
+        with self._changed:
+            if self._closed or len(self._waiting) >= self.max_waiting:
+                self.statistics.refused += 1
+                raise BusyError("Many people are drawing right now; please try again in a moment.")
+            self._waiting.append(ticket)
+            self.statistics.requests += 1
+            self._changed.notify()
+        return ticket.future
+
+    @property
+    def waiting(self) -> int:
+        """Requests in line."""
+        return len(self._waiting)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the network in the batch."""
+        return self._batch.cell_rows
+
+    def close(self, *, finish: bool = True, timeout: float = 10.0) -> None:
+        """Take no more requests, answer those in flight (or drop them), and stop."""
+        with self._changed:
+            self._closed, self._dropping = True, not finish
+            self._changed.notify()
+        self._thread.join(timeout)
+
+    # -- the one thread ----------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        torch.set_num_threads(self.threads)  # of this thread's products alone
+        while True:
+            with self._changed:
+                while not self._waiting and not self._running and not self._closed:
+                    self._changed.wait()
+                if self._dropping:
+                    self._drop_all(BusyError("The server is stopping."))
+                if self._closed and not self._waiting and not self._running:
+                    return
+                self._admit()
+            began = time.perf_counter()
+            try:
+                self._step()
+            except Exception as error:  # nobody may be left waiting, whatever it was
+                log.exception("A step failed")
+                with self._changed:
+                    self._drop_all(error)
+            self.statistics.busy_seconds += time.perf_counter() - began
+
+    def _admit(self) -> None:
+        """Let requests join as long as there is room; the lock is held."""
+        while self._waiting:
+            ticket = self._waiting[0]
+            job = ticket.job
+            if self._running and self._batch.cell_rows + job.rows > self.max_rows:
+                return
+            self._waiting.popleft()
+            if ticket.cancelled():
+                self._leave(ticket)
+                continue
+            numbers = self._batch.add(
+                job.state,
+                job.noise,
+                [job.temperatures] * job.n,
+                reference=job.reference,
+                guidance=job.guidance,
+                allow_empty=False,
+            )
+            ticket.numbers, ticket.unfinished = numbers.tolist(), job.n
+            self._owners.update({number: (ticket, k) for k, number in enumerate(ticket.numbers)})
+            self._running.append(ticket)
+
+    def _step(self) -> None:
+        gone = [ticket for ticket in self._running if ticket.cancelled()]
+        if gone:
+            self._batch.drop([number for ticket in gone for number in ticket.numbers])
+            for ticket in gone:
+                self._leave(ticket)
+        step = self._batch.step()
+        self.statistics.steps += 1
+        self.statistics.points += len(step.rows)
+        for number, (dx, dy), pen in zip(step.rows.tolist(), step.offsets.tolist(), step.pens.tolist(), strict=True):
+            ticket, k = self._owners[number]
+            ticket.news += ticket.job.move(k, dx, dy, pen)
+            if pen == PEN_END:
+                ticket.unfinished -= 1
+        now = time.perf_counter()
+        for ticket in [*self._running]:
+            done = not ticket.unfinished
+            if ticket.news and (done or now - ticket.flushed >= FLUSH_SECONDS):
+                news, ticket.news, ticket.flushed = ticket.news, [], now
+                try:
+                    ticket.on_rows(news)
+                except Exception as error:  # the asker's own fault, and nobody else's
+                    self._batch.drop(ticket.numbers)
+                    self._leave(ticket, error)
+                    continue
+            if done:
+                self._leave(ticket)
+
+    def _leave(self, ticket: _Ticket, error: BaseException | None = None) -> None:
+        if ticket in self._running:
+            self._running.remove(ticket)
+        for number in ticket.numbers:
+            self._owners.pop(number, None)
+        if ticket.unfinished or not ticket.numbers:
+            self.statistics.cancelled += 1
+        if not ticket.future.set_running_or_notify_cancel():
+            return
+        if error is None:
+            ticket.future.set_result(None)
+        else:
+            ticket.future.set_exception(error)
+
+    def _drop_all(self, error: BaseException) -> None:
+        for ticket in [*self._running, *self._waiting]:
+            self._leave(ticket, error)
+        self._waiting.clear()
+        self._owners.clear()
+        self._batch = self.engine.batch()

@@ -1,0 +1,136 @@
+"""Many requests in one batch: the same drawings, fair, cancelled, refused, never stuck."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from sketch_core.scheduler import BusyError, Scheduler
+
+
+@pytest.fixture
+def scheduler(tiny_sketcher):
+    scheduler = Scheduler(tiny_sketcher.engine, threads=1)
+    yield scheduler
+    scheduler.close(finish=False)
+
+
+def run(scheduler, sketcher, *arguments, **options):
+    rows = []
+    future = scheduler.submit(sketcher.prepare(*arguments, **options), rows.extend)
+    return rows, future
+
+
+def test_drawings_are_the_same_as_alone(scheduler, tiny_sketcher, half_cat):
+    requests = [
+        ("complete", half_cat, {"category": "cat", "n": 3, "seed": 1}),
+        ("vary", half_cat, {"category": "dog", "n": 2, "seed": 2}),
+        ("draw", None, {"category": None, "n": 4, "seed": 3}),
+        ("complete", half_cat, {"category": "cat", "n": 9, "seed": 4, "guidance": 0, "temperature": 0.9}),
+    ]
+    running = [run(scheduler, tiny_sketcher, kind, drawing, **options) for kind, drawing, options in requests]
+    for (rows, future), (kind, drawing, options) in zip(running, requests, strict=True):
+        future.result(20)
+        expected = [row for rows in tiny_sketcher.stream(kind, drawing, **options) for row in rows]
+        assert len(rows) == len(expected)
+        for k in range(options["n"]):
+            mine, alone = ([row for row in found if row.k == k] for found in (rows, expected))
+            assert [row.pen for row in mine] == [row.pen for row in alone]
+            assert np.allclose([row[1:3] for row in mine], [row[1:3] for row in alone], atol=1e-2)
+    assert scheduler.rows == 0 and not scheduler._owners
+
+
+def test_a_late_request_does_not_wait_for_the_end_of_others(tiny_sketcher):
+    """One step at a time, so the second's first point comes while the first is at it."""
+    scheduler = Scheduler(tiny_sketcher.engine, threads=1)
+    begun, second_done = threading.Event(), threading.Event()
+    order = []
+
+    def first(rows):
+        order.append("first")
+        begun.set()
+        second_done.wait(0.02)
+
+    slow = scheduler.submit(tiny_sketcher.prepare("draw", category="cat", n=40, seed=1), first)
+    begun.wait(10)
+    quick = scheduler.submit(tiny_sketcher.prepare("draw", category="cat", n=1, seed=1), lambda rows: order.append("x"))
+    quick.result(20)
+    assert not slow.done() or order.index("x") < len(order) - 1
+    second_done.set()
+    slow.result(20)
+    scheduler.close()
+
+
+def test_cancelled_requests_leave_at_once(scheduler, tiny_sketcher):
+    gone = threading.Event()
+    got = []
+
+    def take(rows):
+        got.append(len(rows))
+        gone.set()
+
+    future = scheduler.submit(
+        tiny_sketcher.prepare("complete", [np.array([[0, 0], [90, 90.0]])], n=200), take, gone.is_set
+    )
+    future.result(20)
+    assert len(got) == 1 and scheduler.rows == 0
+    assert scheduler.statistics.cancelled == 1
+
+
+def test_room_is_kept_and_the_line_is_short(tiny_sketcher):
+    scheduler = Scheduler(tiny_sketcher.engine, threads=1, max_rows=10, max_waiting=2)
+    inside, release = threading.Event(), threading.Event()
+
+    def hold(rows):
+        inside.set()
+        release.wait(20)
+
+    job = [tiny_sketcher.prepare("draw", n=8, seed=seed) for seed in range(4)]
+    futures = [scheduler.submit(job[0], hold)]
+    inside.wait(20)
+    futures += [scheduler.submit(item, lambda rows: None) for item in job[1:3]]
+    with pytest.raises(BusyError):
+        scheduler.submit(job[3], lambda rows: None)
+    assert scheduler.waiting == 2 and scheduler.rows <= 10
+    assert scheduler.statistics.refused == 1
+    release.set()
+    for future in futures:
+        future.result(20)
+    scheduler.close()
+
+
+def test_one_askers_fault_is_not_anothers(scheduler, tiny_sketcher):
+    def fail(rows):
+        raise OSError("gone")
+
+    rows, good = run(scheduler, tiny_sketcher, "draw", category="cat", n=3, seed=5)
+    bad = scheduler.submit(tiny_sketcher.prepare("draw", n=3), fail)
+    with pytest.raises(OSError, match="gone"):
+        bad.result(20)
+    good.result(20)
+    assert sum(row.pen == 2 for row in rows) == 3
+
+
+def test_a_failing_step_leaves_nobody_waiting(scheduler, tiny_sketcher, monkeypatch):
+    def broken(self):
+        raise FloatingPointError("broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sketch_core.engine.SampleBatch.step", broken)
+        _, future = run(scheduler, tiny_sketcher, "draw", n=3)
+        with pytest.raises(FloatingPointError):
+            future.result(20)
+    rows, future = run(scheduler, tiny_sketcher, "draw", n=3)
+    future.result(20)
+    assert rows
+
+
+def test_closing_answers_what_is_in_flight(tiny_sketcher):
+    scheduler = Scheduler(tiny_sketcher.engine, threads=1)
+    rows, future = run(scheduler, tiny_sketcher, "draw", n=5)
+    scheduler.close()
+    assert future.done() and sum(row.pen == 2 for row in rows) == 5
+    with pytest.raises(BusyError):
+        run(scheduler, tiny_sketcher, "draw", n=5)
