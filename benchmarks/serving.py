@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from websockets.asyncio.client import connect
+from websockets.exceptions import WebSocketException
 
 CATEGORIES = ("cat", "face", "car", "bicycle", "house", "flower", "fish", "bird")
 PAUSE = 1.5
@@ -122,10 +123,18 @@ def start_server(continuous: bool, checkpoint: str | None) -> tuple[subprocess.P
     command += [] if continuous else ["--one-at-a-time"]
     command += ["--checkpoint", checkpoint] if checkpoint else []
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"ws://127.0.0.1:{port}/live"
+
+    async def answers() -> bool:
+        try:
+            async with connect(url):
+                return True
+        except (OSError, WebSocketException):  # not up yet, or up without the live route
+            return False
+
     for _ in range(600):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return process, f"ws://127.0.0.1:{port}/live"
+        if asyncio.run(answers()):
+            return process, url
         time.sleep(0.1)
     raise RuntimeError("the server did not start")
 
