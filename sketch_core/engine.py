@@ -75,6 +75,8 @@ class Step:
     """(B, 2) normalised Δx, Δy; meaningless where the pen state is PEN_END."""
     pens: NDArray[np.int64]
     """(B,) PEN_DOWN, PEN_LIFT or PEN_END."""
+    gains: Floats
+    """(B,) log p of what was drawn less log p of it by the reference, at τ = 1; 0 where there is none."""
 
 
 def draw_noise(seed: int, index: int, n_steps: int, candidates: int = 1) -> Floats:
@@ -522,20 +524,21 @@ class SampleBatch:
         cell = self._cell
         if cell is None or not len(self):
             none = np.zeros(0, dtype=np.int64)
-            return Step(none, np.zeros((0, 2), dtype=np.float32), none)
-        offsets, pens = self._sampled_compiled(cell) if self.engine.compiled else self._sampled(cell)
+            return Step(none, np.zeros((0, 2), dtype=np.float32), none, np.zeros(0, dtype=np.float32))
+        offsets, pens, gains = self._sampled_compiled(cell) if self.engine.compiled else self._sampled(cell)
         self._ages = ages = self._ages + 1
         pens[ages >= self._lives] = PEN_END
-        result = Step(self._rows, offsets, pens)
+        result = Step(self._rows, offsets, pens, gains)
         if pens.max() == PEN_END:
             self._keep(np.flatnonzero(pens != PEN_END))
         return result
 
-    def _sampled_compiled(self, cell: _Cell) -> tuple[Floats, NDArray[np.int64]]:
-        """Offsets (B, 2) and pen states (B,), drawn and fed by the compiled kernels."""
+    def _sampled_compiled(self, cell: _Cell) -> tuple[Floats, NDArray[np.int64], Floats]:
+        """Offsets (B, 2), pen states (B,) and gains (B,), drawn and fed by the compiled kernels."""
         assert kernels.sample is not None  # noqa: S101 (for the type checker)
         engine, n = self.engine, len(self._rows)
         offsets, pens = np.empty((n, 2), dtype=np.float32), np.empty(n, dtype=np.int64)
+        gains = np.zeros(n, dtype=np.float32)
         cell.advance_compiled()
         kernels.sample(
             engine._output(cell.inputs[:, : engine.config.decoder_size]),
@@ -552,24 +555,26 @@ class SampleBatch:
             engine.config.positions,
             offsets,
             pens,
+            gains,
         )
-        return offsets, pens
+        return offsets, pens, gains
 
-    def _sampled(self, cell: _Cell) -> tuple[Floats, NDArray[np.int64]]:
-        """Offsets (B, 2) and pen states (B,), drawn and fed in NumPy."""
+    def _sampled(self, cell: _Cell) -> tuple[Floats, NDArray[np.int64], Floats]:
+        """Offsets (B, 2), pen states (B,) and gains (B,), drawn and fed in NumPy."""
         y = self.engine._output(cell.advance())  # (rows of the cell, 6M + 3)
         ages, low = self._ages, self.engine.min_log_sigma
         if len(y) == 1:
             no_end = bool(ages[0] == 0 and not self._may_end_at_once[0])
             dx, dy, pen = sample_one(y[0], self._noise[0, ages[0]], self._temperatures[0], low, no_end)
             cell.feed_one(dx, dy, pen)
-            return np.array([(dx, dy)], dtype=np.float32), np.array([pen])
+            return np.array([(dx, dy)], dtype=np.float32), np.array([pen]), np.zeros(1, dtype=np.float32)
         noise = self._noise[np.arange(len(ages)), ages]
         no_ends = (ages == 0) & ~self._may_end_at_once
         offsets, pens = sample_point(y[self._own], noise, self._temperatures, low, no_ends)
+        gains = np.zeros(len(ages), dtype=np.float32)
         guided = np.flatnonzero(self._reference >= 0)
         if len(guided):
-            offsets[guided], pens[guided] = sample_guided(
+            offsets[guided], pens[guided], gains[guided] = sample_guided(
                 y[self._own[guided]],
                 y[self._reference[guided]],
                 noise[guided],
@@ -582,7 +587,7 @@ class SampleBatch:
         fed_offsets[self._own], fed_pens[self._own] = offsets, pens
         fed_offsets[self._reference[guided]], fed_pens[self._reference[guided]] = offsets[guided], pens[guided]
         cell.feed_sampled(fed_offsets, fed_pens)
-        return offsets, pens
+        return offsets, pens, gains
 
 
 def _stack(arrays: Sequence[Floats]) -> Floats:
@@ -646,13 +651,16 @@ def sample_guided(  # noqa: PLR0917 (the same order as sample_point)
     min_log_sigma: float,
     guidance: Floats,
     no_end: NDArray[np.bool_],
-) -> tuple[Floats, NDArray[np.int64]]:
+) -> tuple[Floats, NDArray[np.int64], Floats]:
     """:func:`sample_point` with a reference; see :class:`SampleBatch`.
 
     Args:
         y_reference: (B, 6M + 3) of the references.
         noise: (B, 2 + 3 CANDIDATES).
         guidance: (B, 2) weights: of the offsets' log ratio, of the pen's.
+
+    Returns:
+        offsets (B, 2), pen states (B,), gains (B,).
     """
     pen_logits = y[:, :3] * temperatures[:, 1:2] + guidance[:, 1:2] * (y[:, :3] - y_reference[:, :3])
     pen_logits[no_end, PEN_END] = -np.inf
@@ -662,8 +670,18 @@ def sample_guided(  # noqa: PLR0917 (the same order as sample_point)
         axis=1,
     )  # (B, K, 2)
     own, other = _density(y, candidates, min_log_sigma), _density(y_reference, candidates, min_log_sigma)
-    chosen = _choose(guidance[:, 0:1] * np.log(own / other), noise[:, 1:2])
-    return candidates[np.arange(len(y)), chosen], pens
+    ratio = np.log(own / other)  # (B, K)
+    chosen = _choose(guidance[:, 0:1] * ratio, noise[:, 1:2])
+    rows = np.arange(len(y))
+    gains = _log_softmax(y[:, :3])[rows, pens] - _log_softmax(y_reference[:, :3])[rows, pens]
+    gains += ratio[rows, chosen] * (pens != PEN_END)
+    return candidates[rows, chosen], pens, gains
+
+
+def _log_softmax(logits: Floats) -> Floats:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    result: Floats = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return result
 
 
 def _density(y: Floats, offsets: Floats, min_log_sigma: float) -> Floats:

@@ -25,8 +25,8 @@ advance: Callable[..., None] | None = None
 """advance(gates, constant, half, c, inputs): (B, 4H) gates to new c (B, H) and h, into inputs (B, H + P)."""
 sample: Callable[..., None] | None = None
 """sample(outputs, inputs, own, references, guidance, noise, ages, may_end, temperatures, min_log_sigma, place,
-positions, offsets, pens): draw a point of each drawing from y (B, 6M + 3) in its row (and its reference's), into
-offsets (B, 2) and pens (B,), and feed it to those rows of inputs and place; see :class:`engine.SampleBatch`."""
+positions, offsets, pens, gains): draw a point of each drawing from y (B, 6M + 3) in its row (and its reference's), into
+offsets (B, 2), pens and gains (B,), and feed it to those rows of inputs and place; see :class:`engine.SampleBatch`."""
 
 CANDIDATES = 8
 """Points that a guided step chooses from."""
@@ -125,6 +125,14 @@ def _define() -> tuple[Callable[..., None], Callable[..., None]]:
         return total
 
     @compiled
+    def pen_log_prob(y, pen):  # type: ignore[no-untyped-def]
+        """log q of a pen state at τ = 1."""
+        highest = max(y[0], y[1], y[2])
+        return (
+            y[pen] - highest - math.log(math.exp(y[0] - highest) + math.exp(y[1] - highest) + math.exp(y[2] - highest))
+        )
+
+    @compiled
     def feed(x, size, place, positions, dx, dy, pen):  # type: ignore[no-untyped-def]
         """Take a point as a row's next input."""
         place[0] += dx
@@ -154,11 +162,12 @@ def _define() -> tuple[Callable[..., None], Callable[..., None]]:
         positions,
         offsets,
         pens,
+        gains,
     ):
         m = (outputs.shape[1] - 3) // 6
         size = inputs.shape[1] - (9 if positions else 5)
         mixture, mixture_reference = np.empty((6, m)), np.empty((6, m))
-        found = np.empty((candidates, 3))
+        found = np.empty((candidates, 4))
         for drawing in range(own.shape[0]):
             row, reference = own[drawing], references[drawing]
             chance = noise[drawing, ages[drawing]]
@@ -188,7 +197,8 @@ def _define() -> tuple[Callable[..., None], Callable[..., None]]:
                         y, m, inverse_pi, root, min_log_sigma, chance[2 + 3 * k], chance[3 + 3 * k], chance[4 + 3 * k]
                     )
                     ratio = density(mixture, dx, dy) / density(mixture_reference, dx, dy)
-                    found[k, 0], found[k, 1], found[k, 2] = dx, dy, guidance[drawing, 0] * math.log(ratio)
+                    found[k, 0], found[k, 1], found[k, 3] = dx, dy, math.log(ratio)
+                    found[k, 2] = guidance[drawing, 0] * found[k, 3]
                     highest = max(highest, found[k, 2])
                 total = 0.0
                 for k in range(candidates):
@@ -200,6 +210,10 @@ def _define() -> tuple[Callable[..., None], Callable[..., None]]:
                         chosen = k
                         break
                 dx, dy = found[chosen, 0], found[chosen, 1]
+                gain = pen_log_prob(y, pen) - pen_log_prob(y_reference, pen)
+                if pen < 2:
+                    gain += found[chosen, 3]
+                gains[drawing] = gain
                 feed(inputs[reference], size, place[reference], positions, dx, dy, pen)
             feed(inputs[row], size, place[row], positions, dx, dy, pen)
             offsets[drawing, 0], offsets[drawing, 1], pens[drawing] = dx, dy, pen

@@ -195,9 +195,10 @@ class Scheduler:
         step = self._batch.step()
         self.statistics.steps += 1
         self.statistics.points += len(step.rows)
-        for number, (dx, dy), pen in zip(step.rows.tolist(), step.offsets.tolist(), step.pens.tolist(), strict=True):
+        points = zip(step.rows.tolist(), step.offsets.tolist(), step.pens.tolist(), step.gains.tolist(), strict=True)
+        for number, (dx, dy), pen, gain in points:
             ticket, k = self._owners[number]
-            ticket.news += ticket.job.move(k, dx, dy, pen)
+            ticket.news += ticket.job.move(k, dx, dy, pen, gain)
             if pen == PEN_END:
                 ticket.unfinished -= 1
         now = time.perf_counter()

@@ -114,7 +114,7 @@ def test_from_first_stroke_to_variations(page):
     second = endings(page)
     assert second != first and hands(page) == ["hand", "hand"]
     page.wait_for_timeout(1500)
-    assert page.evaluate(PIXELS, "--duet-net") > 20, "the ending shows on the pad in its own colour"
+    assert page.evaluate(PIXELS, "--duet-net") > 5, "the ending shows on the pad in its own colour"
 
     # Another temperature: the same seed, other endings, and back again the very same.
     choose_temperature(page, 0.9)
@@ -133,7 +133,7 @@ def test_from_first_stroke_to_variations(page):
     assert hands(page) == ["hand", "hand"] + ["net"] * len(third[k])
     assert [stroke["points"] for stroke in drawing(page)[2:]] == third[k]
     page.wait_for_timeout(100)
-    assert page.evaluate(PIXELS, "--duet-net") > 20
+    assert page.evaluate(PIXELS, "--duet-net") > 5
     page.keyboard.press("Control+z")
     assert hands(page) == ["hand", "hand"]
     page.keyboard.press("Control+Shift+z")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sketch_core import engine as engines
-from sketch_core import strokes
+from sketch_core import losses, strokes
 from sketch_core.engine import PEN_END, CpuEngine, draw_noise, sample_guided, sample_point
 from sketch_core.generate import CategoryError
 from sketch_core.kernels import CANDIDATES
@@ -68,7 +68,7 @@ def plain_loop(sketcher, noise, heat, guidance=None):
         if guidance is None:
             offsets, pens = sample_point(y, row[None], factors, low, no_end)
         else:
-            offsets, pens = sample_guided(y, any_y, row[None], factors, low, guidance[None], no_end)
+            offsets, pens, _ = sample_guided(y, any_y, row[None], factors, low, guidance[None], no_end)
         pen = PEN_END if age + 1 == len(noise) else int(pens[0])
         drawn.append((*offsets[0].tolist(), pen))
         if pen == PEN_END:
@@ -105,7 +105,7 @@ def test_guidance_moves_towards_what_the_reference_does_not_expect():
     shares = []
     for weight in (0.0, 1.0, 4.0):
         guidance = np.tile(np.array([weight, 0.0], dtype=np.float32), (500, 1))
-        offsets, _ = sample_guided(y, reference, noise, heat, -5.0, guidance, np.zeros(500, dtype=bool))
+        offsets, _, _ = sample_guided(y, reference, noise, heat, -5.0, guidance, np.zeros(500, dtype=bool))
         shares.append(float((offsets[:, 0] > 0).mean()))
     assert shares[0] == pytest.approx(0.5, abs=0.07)
     assert shares[0] + 0.2 < shares[1] < shares[2]
@@ -241,3 +241,60 @@ def test_a_single_dot_can_be_completed(tiny_sketcher):
     for dot in ([np.array([[10.0, 10.0]])], [np.array([[10.0, 10.0]] * 3)]):
         assert len(tiny_sketcher.complete(dot, n=2)) == 2
         assert len(tiny_sketcher.vary(dot, n=2)) == 2
+
+
+def test_the_best_of_several_is_the_one_that_gained_most(tiny_sketcher):
+    candidates = tiny_sketcher.draw("dog", n=6, seed=4)
+    noise = [draw_noise(4, k, tiny_sketcher.source.n_max, CANDIDATES) for k in range(6)]
+    gains = np.zeros(6)
+    for step in tiny_sketcher.engine.sample(
+        tiny_sketcher.free_state("dog", 6),
+        noise,
+        [temperatures(0.4)] * 6,
+        reference=tiny_sketcher.free_state(None, 6),
+        guidance=4.0,
+        allow_empty=False,
+    ):
+        gains[step.rows] += step.gains
+    chosen = tiny_sketcher.draw("dog", n=2, seed=4, best_of=3)
+    assert len(chosen) == 2
+    for slot in range(2):
+        same(chosen[slot], candidates[3 * slot + int(gains[3 * slot : 3 * slot + 3].argmax())])
+
+
+def test_gains_are_the_log_ratio_of_the_two_readers(tiny_sketcher):
+    """Summed over a drawing: what the network's own likelihoods with and without the category say."""
+    noise = [draw_noise(8, 0, tiny_sketcher.source.n_max, CANDIDATES)]
+    start, reference = tiny_sketcher.free_state("tree", 1), tiny_sketcher.free_state(None, 1)
+    rows, total = [], 0.0
+    for step in tiny_sketcher.engine.sample(
+        start, noise, [temperatures(0.4)], reference=reference, guidance=2.0, allow_empty=False
+    ):
+        total += float(step.gains[0])
+        if step.pens[0] != PEN_END:
+            rows.append((*step.offsets[0], step.pens[0] == 0, step.pens[0] == 1, 0))
+    rows.append((0, 0, 0, 0, 1))
+    target = torch.tensor(np.array([rows], dtype=np.float32))
+    previous = torch.cat([torch.from_numpy(strokes.START_TOKEN)[None, None], target[:, :-1]], dim=1)
+    with torch.no_grad():
+        nats = [
+            sum(
+                part.sum()
+                for part in losses.step_losses(
+                    tiny_sketcher.model(previous, None, torch.tensor([label])),
+                    target,
+                    torch.tensor([len(rows) - 1]),
+                    min_sigma=0.01,
+                )
+            )
+            for label in (2, 3)
+        ]
+    assert total == pytest.approx(float(nats[1] - nats[0]), abs=1e-3)
+
+
+def test_best_of_is_checked(tiny_sketcher, half_cat):
+    for wrong in (0, 17, True, 2.0):
+        with pytest.raises(ValueError, match="best_of"):
+            tiny_sketcher.draw("cat", best_of=wrong)
+    with pytest.raises(ValueError, match="best_of"):
+        tiny_sketcher.prepare("complete", half_cat, best_of=2)
