@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,20 +24,13 @@ from sketch_core.device import choose_device
 from sketch_core.engine import PEN_DOWN, PEN_END, CpuEngine, Floats, State, draw_noise
 from sketch_core.kernels import CANDIDATES
 from sketch_core.mixture import Temperatures, temperatures
+from sketch_core.prefix import PrefixReader
 from sketch_core.strokes import FRAME_SIZE, Drawing
 
 Kind = Literal["complete", "vary", "draw"]
 KINDS: tuple[Kind, ...] = ("complete", "vary", "draw")
 MOVE_TO, LINE_TO, ENDED = 0, 1, 2
 
-# Shares of the finished drawing's longest side that a start is tried at.
-SHARES = (1.0, 0.84, 0.71, 0.59, 0.5, 0.42, 0.35, 0.25)
-# Likelihoods of sizes compare only over the same points. Over half-finished test drawings the likeliest size is
-# off by a factor of 1.14 on average when they are simplified as for their true size, 1.16 as for this, 1.20 as for
-# 0.71 of it; a user's points do not tell the true size, so this lies between. "It is full size" is off by 1.19.
-REFERENCE_SHARE = 0.84
-# Spread (log) of the belief about a start's share; half-finished drawings already span 0.96 in the median.
-SHARE_SPREAD = 0.5
 MAX_DRAWINGS = 1000
 SPREAD = 0.5
 """Default of how far variations stray, in σ of z; at 1 fewer are still named as their originals."""
@@ -51,7 +42,6 @@ BEST_OF: dict[Kind, int] = {"vary": 6, "draw": 1, "complete": 1}
 """How many are drawn for each that is shown, where drawings come whole anyway. Of variations (τ 0.3) in the 40
 best-filled categories the judge names 0.69 as it names the originals, and 0.66 without the choice."""
 MAX_BEST_OF = 16
-CACHED_PREFIXES = 64
 
 
 class CategoryError(ValueError):
@@ -87,19 +77,6 @@ class _Plan:
     """Fit each finished drawing into this; its points can then only be told when it has ended."""
     fill: bool = False
     """Fit by growing as well as by shrinking."""
-
-
-class Prefix(NamedTuple):
-    """A start that the network has read."""
-
-    state: State
-    """One row."""
-    reference: State | None
-    """The same, read without the category; None where none was given."""
-    share: float
-    """Longest side of the start, as a share of the finished drawing's."""
-    scale: float
-    """Canonical frame units a canvas pixel."""
 
 
 class Job:
@@ -151,8 +128,13 @@ class Sketcher:
         self.device = torch.device(device)
         self.model = source.model(self.device)
         self.engine = CpuEngine(source.architecture, source.weights)
-        self._prefixes: OrderedDict[tuple[Any, ...], Prefix] = OrderedDict()
-        self._prefixes_lock = threading.Lock()  # the page draws for several people in threads
+        self.reader = PrefixReader(
+            self.engine,
+            lambda index, n: self._condition(index, None, n),
+            any_index=source.architecture.n_categories,
+            scale_factor=source.scale_factor,
+            min_sigma=source.architecture.min_sigma,
+        )
         self._category_index = {name: index for index, name in enumerate(source.categories)}
 
     # -- what it is --------------------------------------------------------------------------------
@@ -428,75 +410,12 @@ class Sketcher:
         return _Plan(state, (0.0, 0.0), unit, True, self.free_state(None, n), box)
 
     def _plan_completion(self, drawing: Drawing, index: int, n: int, pen_down: bool, canvas: float | None) -> _Plan:
-        prefix = self.read_prefix(drawing, index, pen_down=pen_down, canvas=canvas)
+        prefix = self.reader.read(drawing, index, pen_down=pen_down, canvas=canvas)
         x, y = drawing[-1][-1]
         copies = np.zeros(n, dtype=np.int64)
         reference = None if prefix.reference is None else prefix.reference.take(copies)
         unit = self.scale_factor / prefix.scale
         return _Plan(prefix.state.take(copies), (float(x), float(y)), unit, pen_down, reference)
-
-    def read_prefix(
-        self, drawing: Drawing, index: int, *, pen_down: bool = False, canvas: float | None = None
-    ) -> Prefix:
-        """Let the network read a start, at the size at which it is most likely; remembered for the next call.
-
-        How large the finished drawing will be is unknown, so the start is read at each of ``SHARES`` in one
-        batch and the likeliest is taken. The points are the same at each size, so that likelihoods compare:
-        as a density per canvas pixel each point gains 2 log(scale).
-        """
-        key = (index, pen_down, canvas, len(drawing), *(stroke.tobytes() for stroke in drawing))
-        with self._prefixes_lock:
-            known = self._prefixes.pop(key, None)
-            if known is not None:
-                self._prefixes[key] = known  # now the last to be forgotten
-                return known
-        best = self._best_share(drawing, index, pen_down, canvas)
-        canonical, frame = strokes.canonical(drawing, share=best)
-        rows = strokes.to_stroke3(canonical, pen_down=pen_down)
-        points = strokes.to_stroke5(rows, scale_factor=self.scale_factor, end=False)[None]
-        any_index = self.category_index(None)
-        readers = [index] if index == any_index else [index, any_index]
-        state = State.join([self.engine.start(self._condition(reader, None, 1)) for reader in readers])
-        if points.shape[1]:
-            state, _ = self.engine.read(state, np.repeat(points, len(readers), axis=0))
-        prefix = Prefix(state.take([0]), state.take([1]) if len(readers) > 1 else None, best, frame.scale)
-        with self._prefixes_lock:
-            self._prefixes[key] = prefix
-            if len(self._prefixes) > CACHED_PREFIXES:
-                self._prefixes.popitem(last=False)
-        return prefix
-
-    def _best_share(self, drawing: Drawing, index: int, pen_down: bool, canvas: float | None) -> float:
-        side = strokes.longest_side(drawing)
-        if side == 0.0:
-            return 1.0
-        shares = np.array(SHARES)
-        score = self.share_scores(drawing, index, pen_down=pen_down)
-        score = score + share_prior(shares, side, canvas)
-        return float(shares[int(score.argmax())])
-
-    def share_scores(self, drawing: Drawing, index: int, *, pen_down: bool = False) -> NDArray[np.float64]:
-        """log p of a start's points, per canvas pixel, at each of ``SHARES``."""
-        shares = np.array(SHARES)
-        canonical, _ = strokes.canonical(drawing, share=REFERENCE_SHARE)
-        rows = strokes.to_stroke3(canonical, pen_down=pen_down)
-        rows[:, :2] /= REFERENCE_SHARE
-        points = np.stack(
-            [
-                strokes.to_stroke5(rows * (share, share, 1.0), scale_factor=self.scale_factor, end=False)
-                for share in shares
-            ]
-        )
-        state = self.engine.start(self._condition(index, None, len(shares)))
-        _, y = self.engine.read(state, points)
-        n_points = points.shape[1]
-        lengths = torch.full((len(shares),), n_points)
-        steps = losses.step_losses(
-            torch.from_numpy(y), torch.from_numpy(points), lengths, min_sigma=self.model.config.min_sigma
-        )
-        nats = (steps.offset + steps.pen).sum(dim=1).double().numpy()
-        result: NDArray[np.float64] = -nats + 2.0 * n_points * np.log(shares)
-        return result
 
     # -- reading drawings --------------------------------------------------------------------------
 
@@ -576,17 +495,6 @@ class Sketcher:
             result[chosen, 0] = offset + 2.0 * math.log(self.scale_factor) * (n - first) + pen
             result[chosen, 1] = n - first + 1
         return result
-
-
-def share_prior(shares: NDArray[np.float64], side: float, canvas: float | None) -> NDArray[np.float64]:
-    """log of a mild belief about how much of the finished drawing's side a start already has.
-
-    A start has nearly all of it; a little less where it takes up little of a known canvas (people draw small
-    as well, so the canvas is believed by half, in log).
-    """
-    expected = 1.0 if canvas is None else float(np.clip((side / (0.8 * canvas)) ** 0.5, SHARES[-1], 1.0))
-    deviation: NDArray[np.float64] = np.log(shares / expected) / SHARE_SPREAD
-    return -0.5 * deviation**2
 
 
 class _Pen:

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from sketch_core import engine as engines
-from sketch_core import losses, strokes
+from sketch_core import losses, prefix, strokes
 from sketch_core.engine import PEN_END, CpuEngine, draw_noise, sample_guided, sample_point
-from sketch_core.generate import CategoryError
+from sketch_core.generate import CategoryError, Sketcher
 from sketch_core.kernels import CANDIDATES
 from sketch_core.mixture import temperatures
 
@@ -298,3 +298,32 @@ def test_best_of_is_checked(tiny_sketcher, half_cat):
             tiny_sketcher.draw("cat", best_of=wrong)
     with pytest.raises(ValueError, match="best_of"):
         tiny_sketcher.prepare("complete", half_cat, best_of=2)
+
+
+def test_one_more_stroke_costs_its_own_points_only(tiny_sketcher):
+    head = np.array([[100, 200], [110, 120], [200, 90], [290, 130], [300, 220], [210, 300], [120, 260.0]])
+    eye, mouth = np.array([[150, 150], [160, 155.0]]), np.array([[150, 220], [200, 240], [250, 220.0]])
+    engine, reader = tiny_sketcher.engine, tiny_sketcher.reader
+    reader.read([head], 1)
+    before = engine.prefix_steps
+    drawn_on = reader.read([head, eye], 1)
+    cost = engine.prefix_steps - before
+    assert 0 < cost <= (len(prefix.SHARES) + 2) * len(eye)
+    reader.read([head, eye, mouth], 1)
+    undone = engine.prefix_steps
+    assert reader.read([head, eye], 1) is drawn_on  # undo
+    assert engine.prefix_steps == undone
+    fresh = Sketcher(tiny_sketcher.source)
+    expected = fresh.reader.read([head, eye], 1)
+    assert expected.share == drawn_on.share and expected.scale == drawn_on.scale
+    for got, wanted in zip(drawn_on.state, expected.state, strict=True):
+        assert np.allclose(got, wanted, atol=1e-5)
+
+
+def test_an_unfinished_stroke_is_not_taken_for_a_finished_one(tiny_sketcher):
+    line = [np.array([[0, 0], [80, 10], [90, 90.0]])]
+    down = tiny_sketcher.reader.read(line, 0, pen_down=True)
+    up = Sketcher(tiny_sketcher.source).reader.read(line, 0)
+    again = tiny_sketcher.reader.read(line, 0)
+    assert not np.allclose(down.state.previous, up.state.previous)
+    assert np.allclose(again.state.h, up.state.h, atol=1e-6)
