@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import gradio as gr
 
 from app.live import live_route
@@ -9,12 +11,15 @@ from app.page import HEAD, THEME, build
 from app.studio import Studio
 
 MAX_BODY = 262_144
+SWITCH_SECONDS = 0.0005
+"""How long one thread may hold up another (Python's 5 ms otherwise): a sampling step lets go of the lock often."""
 
 
 def launch(
     studio: Studio, *, host: str = "127.0.0.1", port: int | None = None, share: bool = False, block: bool = True
 ) -> gr.Blocks:
     """Start the page's server, with the live route on it."""
+    sys.setswitchinterval(SWITCH_SECONDS)
     page, i18n = build(studio)
     page.queue(max_size=64)
     app, _, _ = page.launch(

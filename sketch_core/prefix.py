@@ -24,14 +24,16 @@ from sketch_core.strokes import FRAME_SIZE, Drawing, Frame
 
 # Shares of the finished drawing's longest side that a start is tried at.
 SHARES = (1.0, 0.84, 0.71, 0.59, 0.5, 0.42, 0.35, 0.25)
-# Likelihoods of sizes compare only over the same points. Over half-finished test drawings the likeliest size is
-# off by a factor of 1.14 on average when they are simplified as for their true size, 1.16 as for this, 1.20 as for
-# 0.71 of it; a user's points do not tell the true size, so this lies between. "It is full size" is off by 1.19.
+# Likelihoods of sizes compare only over the same points, and a user's points do not tell the true size: they are
+# simplified as for this share. Of 230 test drawings cut at half of their points the size is then off by a factor of
+# 1.15 on average, where "it is full size" is off by 1.25; cut at 0.3 of them by 1.24 (five shares), and by 1.59.
 REFERENCE_SHARE = 0.84
 # Spread (log) of the belief about a start's share; half-finished drawings already span 0.96 in the median.
 SHARE_SPREAD = 0.5
 # A start's side grows in steps of 1/16 octave (4%), so that strokes within it leave all that was read in place.
 SIDE_STEPS = 16
+# Points of a start from which its size is guessed; more change nothing (halves: off by 1.146 with 20 as with all).
+SCORED_POINTS = 24
 CACHED_PREFIXES = 64
 CACHED_STATES = 192
 
@@ -110,14 +112,14 @@ class PrefixReader:
         return prefix
 
     def share_scores(self, drawing: Drawing, index: int, *, pen_down: bool = False) -> NDArray[np.float64]:
-        """log p of a start's points, per canvas pixel, at each of ``SHARES``.
+        """log p of a start's first points, per canvas pixel, at each of ``SHARES``.
 
         The points are the same at each size, so that likelihoods compare: as a density per canvas pixel each
         point gains 2 log(scale).
         """
         shares = np.array(SHARES)
         scale = REFERENCE_SHARE * FRAME_SIZE / settled_side(drawing)
-        rows = self._rows(drawing, scale, pen_down)
+        rows = self._rows(drawing, scale, pen_down)[:SCORED_POINTS]
         factors = shares / REFERENCE_SHARE
         key = ("shares", index, scale)
         read = self._follow(key, _digests(drawing), rows, pen_down, [index] * len(shares), factors)
