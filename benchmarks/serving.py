@@ -31,8 +31,6 @@ PAUSE = 1.5
 
 def serve(port: int, continuous: bool, checkpoint: str | None) -> None:
     """The page's own server (run in a process of its own)."""
-    for name, value in (("GRADIO_ANALYTICS_ENABLED", "False"), ("OMP_NUM_THREADS", "1"), ("OPENBLAS_NUM_THREADS", "1")):
-        os.environ.setdefault(name, value)
     import sketch_core
     from app.server import launch
     from app.studio import Studio
@@ -122,7 +120,11 @@ def start_server(continuous: bool, checkpoint: str | None) -> tuple[subprocess.P
     command = [sys.executable, "-m", "benchmarks.serving", "--serve", str(port)]
     command += [] if continuous else ["--one-at-a-time"]
     command += ["--checkpoint", checkpoint] if checkpoint else []
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # As app.py sets them: before NumPy is loaded.
+    settings = {"GRADIO_ANALYTICS_ENABLED": "False", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | settings
+    )
     url = f"ws://127.0.0.1:{port}/live"
 
     async def answers() -> bool:

@@ -71,7 +71,7 @@ class Scheduler:
         max_rows: rows of the network in the batch at most (a guided drawing takes two); a larger request runs
             alone.
         max_waiting: requests in line at most.
-        threads: CPU threads of the matrix products; half the cores, and two at least, by default.
+        threads: CPU threads of the matrix products; half the cores by default.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Scheduler:
     ) -> None:
         cores = os.cpu_count() or 1
         self.engine, self.max_rows, self.max_waiting = engine, max_rows, max_waiting
-        self.threads = threads or min(cores, max(2, cores // 2))
+        self.threads = threads or max(1, cores // 2)
         self.statistics = Statistics()
         self._batch = engine.batch()
         self._waiting: deque[_Ticket] = deque()
