@@ -34,6 +34,8 @@ def launch(
         run_history=False,
         app_kwargs={"max_body_size": MAX_BODY},
     )
+    # Points are few bytes, and deflating them costs as much as a tenth of the drawing.
+    page.server.config.ws_per_message_deflate = False
     app.router.routes.insert(0, live_route(studio))
     if block:
         page.block_thread()

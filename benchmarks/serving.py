@@ -122,9 +122,7 @@ def start_server(continuous: bool, checkpoint: str | None) -> tuple[subprocess.P
     command += ["--checkpoint", checkpoint] if checkpoint else []
     # As app.py sets them: before NumPy is loaded.
     settings = {"GRADIO_ANALYTICS_ENABLED": "False", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | settings
-    )
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | settings)
     url = f"ws://127.0.0.1:{port}/live"
 
     async def answers() -> bool:

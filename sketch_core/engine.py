@@ -17,7 +17,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -65,6 +65,50 @@ class State(NamedTuple):
         return State(*(np.concatenate(arrays) for arrays in zip(*states, strict=True)))
 
 
+class Batch(Protocol):
+    """Drawings in the making that share their steps; see :class:`SampleBatch`."""
+
+    def __len__(self) -> int: ...
+    @property
+    def cell_rows(self) -> int: ...
+    def add(
+        self,
+        state: State,
+        noise: Sequence[Floats],
+        temperatures: Sequence[Temperatures],
+        *,
+        reference: State | None = None,
+        guidance: float = 0.0,
+        allow_empty: bool = True,
+    ) -> NDArray[np.int64]: ...
+    def drop(self, rows: Sequence[int] | NDArray[np.int64]) -> None: ...
+    def step(self) -> Step: ...
+
+
+class Engine(Protocol):
+    """A decoder ready to sample: :class:`CpuEngine`, or :class:`sketch_core.torch_engine.TorchEngine` for GPUs.
+
+    Whichever it is, the same noise gives the same drawings (to rounding).
+    """
+
+    prefix_steps: int
+
+    def start(self, condition: Floats) -> State: ...
+    def read(self, state: State, points: Floats, lengths: NDArray[np.int64] | None = None) -> tuple[State, Floats]: ...
+    def predict(self, state: State) -> Floats: ...
+    def batch(self) -> Batch: ...
+    def sample(
+        self,
+        state: State,
+        noise: Sequence[Floats],
+        temperatures: Sequence[Temperatures],
+        *,
+        reference: State | None = None,
+        guidance: float = 0.0,
+        allow_empty: bool = True,
+    ) -> Iterator[Step]: ...
+
+
 @dataclass(frozen=True)
 class Step:
     """What one step of a batch drew, for the rows that were in it."""
@@ -86,12 +130,25 @@ def draw_noise(seed: int, index: int, n_steps: int, candidates: int = 1) -> Floa
     component and two standard normals for the offset.
     """
     generator = np.random.Generator(np.random.Philox(key=[seed & (2**64 - 1), index]))
-    noise = generator.random((n_steps, 2 + 3 * candidates))
-    # 1 - 2**-24 is the largest float32 below 1: a uniform must not round up to 1.
-    result = np.minimum(noise, 1 - 2**-24).astype(np.float32)
-    radius = np.sqrt(-2.0 * np.log1p(-noise[:, 3::3]))  # Box-Muller: a fixed number of draws a step
-    angle = 2.0 * np.pi * noise[:, 4::3]
+    result = generator.random((n_steps, 2 + 3 * candidates), dtype=np.float32)  # below 1
+    radius = np.sqrt(-2.0 * np.log1p(-result[:, 3::3]))  # Box-Muller: a fixed number of draws a step
+    angle = np.float32(2.0 * np.pi) * result[:, 4::3]
     result[:, 3::3], result[:, 4::3] = radius * np.cos(angle), radius * np.sin(angle)
+    return result
+
+
+def gate_order(size: int) -> NDArray[np.int64]:
+    """Rows of PyTorch's gates (i, f, g, o) in the order i, f, o, g: the three sigmoids lie together."""
+    return np.concatenate([np.arange(0, 2 * size), np.arange(3 * size, 4 * size), np.arange(2 * size, 3 * size)])
+
+
+def product(a: Floats, b: Floats) -> Floats:
+    """a @ b by PyTorch.
+
+    NumPy's library has threads of its own, which wait by spinning and fight PyTorch's over the same cores: nine
+    drawings took 480 ms instead of 25 where OPENBLAS_NUM_THREADS was not set.
+    """
+    result: Floats = torch.from_numpy(np.ascontiguousarray(a)).matmul(torch.from_numpy(b)).numpy()
     return result
 
 
@@ -114,11 +171,11 @@ def pack_half(columns: Floats) -> Callable[[Floats], Floats] | None:
     except (RuntimeError, AttributeError, NotImplementedError):
         return None
 
-    def product(x: Floats) -> Floats:
+    def packed_product(x: Floats) -> Floats:
         result: Floats = multiply(torch.from_numpy(x), packed).numpy()
         return result
 
-    return product
+    return packed_product
 
 
 def aligned(shape: tuple[int, ...]) -> Floats:
@@ -146,8 +203,7 @@ class CpuEngine:
         size, points = config.decoder_size, config.point_size
         w_ih, w_hh = weights["decoder.lstm.weight_ih_l0"], weights["decoder.lstm.weight_hh_l0"]  # (4H, ·), i f g o
         bias = weights["decoder.lstm.bias_ih_l0"] + weights["decoder.lstm.bias_hh_l0"]
-        # Gate order i, f, o, g: the three sigmoids lie together.
-        order = np.concatenate([np.arange(0, 2 * size), np.arange(3 * size, 4 * size), np.arange(2 * size, 3 * size)])
+        order = gate_order(size)
         w = np.hstack([w_hh, w_ih[:, :points]])[order]  # (4H, H + P)
         self._packed = pack_half(w)
         self._w = w if self._packed is None else None
@@ -175,9 +231,9 @@ class CpuEngine:
         """
         batch, size = len(condition), self.config.decoder_size
         if self.config.condition_size:
-            initial = np.tanh(condition @ self._w_initial + self._b_initial)
+            initial = np.tanh(product(condition, self._w_initial) + self._b_initial)
             h, c = initial[:, :size].copy(), initial[:, size:].copy()
-            constant = condition @ self._w_condition + self._bias
+            constant = product(condition, self._w_condition) + self._bias
         else:
             h, c = np.zeros((2, batch, size), dtype=np.float32)
             constant = np.tile(self._bias, (batch, 1))
@@ -225,13 +281,15 @@ class CpuEngine:
         if self._packed is not None:
             return self._packed(inputs)
         assert self._w is not None  # noqa: S101 (for the type checker: one of the two is there)
-        products: Floats = inputs @ self._w.T
-        return products
+        return product(inputs, self._w.T)
 
     def _output(self, h: Floats) -> Floats:
-        y: Floats = h @ self._w_out
-        y += self._b_out
-        return y
+        """y (B, 6M + 3) from h (B, H)."""
+        if len(h) == 1:
+            y: Floats = h @ self._w_out
+            y += self._b_out
+            return y
+        return product(h, self._w_out) + self._b_out
 
     # -- sampling ----------------------------------------------------------------------------------
 

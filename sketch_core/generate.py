@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from sketch_core import checkpoint as checkpoints
 from sketch_core import losses, strokes
 from sketch_core.device import choose_device
-from sketch_core.engine import PEN_DOWN, PEN_END, CpuEngine, Floats, State, draw_noise
+from sketch_core.engine import PEN_DOWN, PEN_END, CpuEngine, Engine, Floats, State, draw_noise
 from sketch_core.kernels import CANDIDATES
 from sketch_core.mixture import Temperatures, temperatures
 from sketch_core.prefix import PrefixReader
 from sketch_core.strokes import FRAME_SIZE, Drawing
+from sketch_core.torch_engine import TorchEngine
 
 Kind = Literal["complete", "vary", "draw"]
 KINDS: tuple[Kind, ...] = ("complete", "vary", "draw")
@@ -127,7 +128,11 @@ class Sketcher:
         self.source = source
         self.device = torch.device(device)
         self.model = source.model(self.device)
-        self.engine = CpuEngine(source.architecture, source.weights)
+        self.engine: Engine = (
+            CpuEngine(source.architecture, source.weights)
+            if self.device.type == "cpu"
+            else TorchEngine(source.architecture, source.weights, self.device)
+        )
         self.reader = PrefixReader(
             self.engine,
             lambda index, n: self._condition(index, None, n),
@@ -542,7 +547,7 @@ def load(name_or_path: str | Path | None = None, device: str = "auto") -> Sketch
     """The default checkpoint, or one by name or path.
 
     Args:
-        device: "auto", "cpu", "cuda" or "mps"; where drawings are encoded and measured.
+        device: "auto", "cpu", "cuda" or "mps"; where drawings are encoded, drawn and measured.
 
     Raises:
         CheckpointError: missing, damaged, or of another version; one sentence.

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from sketch_core import losses, strokes
-from sketch_core.engine import CpuEngine, Floats, State
+from sketch_core.engine import Engine, Floats, State
 from sketch_core.strokes import FRAME_SIZE, Drawing, Frame
 
 # Shares of the finished drawing's longest side that a start is tried at.
@@ -71,7 +71,7 @@ class PrefixReader:
 
     def __init__(
         self,
-        engine: CpuEngine,
+        engine: Engine,
         condition: Callable[[int, int], Floats],
         *,
         any_index: int,

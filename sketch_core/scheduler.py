@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from sketch_core.engine import PEN_END, CpuEngine
+from sketch_core.engine import PEN_END, Engine
 from sketch_core.generate import Job, StreamRow
 
 log = logging.getLogger("sketch_core.scheduler")
@@ -29,6 +29,8 @@ MAX_ROWS = 768
 MAX_WAITING = 64
 FLUSH_SECONDS = 0.03
 """Points are handed on this often, the first ones at once: thirty times a second is what an eye can follow."""
+UNHURRIED = 8
+"""Requests up to which that holds; with more, each hears proportionally less often, as telling costs as well."""
 
 
 class BusyError(RuntimeError):
@@ -76,7 +78,7 @@ class Scheduler:
 
     def __init__(
         self,
-        engine: CpuEngine,
+        engine: Engine,
         *,
         max_rows: int = MAX_ROWS,
         max_waiting: int = MAX_WAITING,
@@ -202,9 +204,10 @@ class Scheduler:
             if pen == PEN_END:
                 ticket.unfinished -= 1
         now = time.perf_counter()
+        pause = FLUSH_SECONDS * max(1.0, len(self._running) / UNHURRIED)
         for ticket in [*self._running]:
             done = not ticket.unfinished
-            if ticket.news and (done or now - ticket.flushed >= FLUSH_SECONDS):
+            if ticket.news and (done or now - ticket.flushed >= pause):
                 news, ticket.news, ticket.flushed = ticket.news, [], now
                 try:
                     ticket.on_rows(news)

@@ -12,15 +12,21 @@ from sketch_core.engine import PEN_END, CpuEngine, draw_noise, sample_guided, sa
 from sketch_core.generate import CategoryError, Sketcher
 from sketch_core.kernels import CANDIDATES
 from sketch_core.mixture import temperatures
+from sketch_core.torch_engine import TorchEngine
 
 
 def rows_of(drawing, factor):
     return strokes.to_stroke5(strokes.to_stroke3(drawing), scale_factor=factor)
 
 
-@pytest.fixture(params=["compiled", "numpy", "numpy, half precision"])
+@pytest.fixture(params=["compiled", "numpy", "numpy, half precision", "torch"])
 def engine(request, tiny_sketcher, monkeypatch):
-    """Each way the CPU engine works, in the place of the tiny sketcher's own."""
+    """Each way an engine works, in the place of the tiny sketcher's own."""
+    if request.param == "torch":
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        other = TorchEngine(tiny_sketcher.source.architecture, tiny_sketcher.source.weights, device)
+        monkeypatch.setattr(tiny_sketcher, "engine", other)
+        return other
     weights = dict(tiny_sketcher.source.weights)
     if "half" in request.param:
         weights = {name: array.astype(np.float16).astype(np.float32) for name, array in weights.items()}

@@ -6,12 +6,18 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 
 from sketch_core.scheduler import BusyError, Scheduler
+from sketch_core.torch_engine import TorchEngine
 
 
-@pytest.fixture
-def scheduler(tiny_sketcher):
+@pytest.fixture(params=["cpu", "torch"])
+def scheduler(request, tiny_sketcher, monkeypatch):
+    if request.param == "torch":
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        engine = TorchEngine(tiny_sketcher.source.architecture, tiny_sketcher.source.weights, device)
+        monkeypatch.setattr(tiny_sketcher, "engine", engine)
     scheduler = Scheduler(tiny_sketcher.engine, threads=1)
     yield scheduler
     scheduler.close(finish=False)
@@ -118,7 +124,7 @@ def test_a_failing_step_leaves_nobody_waiting(scheduler, tiny_sketcher, monkeypa
         raise FloatingPointError("broken")
 
     with monkeypatch.context() as patch:
-        patch.setattr("sketch_core.engine.SampleBatch.step", broken)
+        patch.setattr(type(scheduler._batch), "step", broken)
         _, future = run(scheduler, tiny_sketcher, "draw", n=3)
         with pytest.raises(FloatingPointError):
             future.result(20)
