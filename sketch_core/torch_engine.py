@@ -83,7 +83,7 @@ class TorchEngine:
             constant = self._bias.expand(batch, -1)
         previous = np.tile(START_TOKEN, (batch, 1))
         place = np.zeros((batch, 4), dtype=np.float32)
-        return State(*(t.cpu().numpy().copy() for t in (h, c, constant)), previous, place)
+        return State(*(t.cpu().numpy().copy() for t in (h, c, constant)), previous, place)  # type: ignore[call-arg]
 
     @torch.inference_mode()
     def read(self, state: State, points: Floats, lengths: NDArray[np.int64] | None = None) -> tuple[State, Floats]:
