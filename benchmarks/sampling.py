@@ -67,7 +67,7 @@ def install(folder: Path) -> None:
         check=False,
     )
     subprocess.run([sys.executable, "-m", "venv", "--system-site-packages", folder / "venv"], check=False)
-    subprocess.run([folder / "venv" / "bin" / "pip", "install", "-q", "labml-nn"], check=False)
+    subprocess.run([folder / "venv" / "bin" / "pip", "install", "-q", "labml-nn", "matplotlib"], check=False)
 
 
 def peers(folder: Path | None) -> dict[str, Peer]:
@@ -106,7 +106,7 @@ def draw_ours(sketcher: Sketcher, engine: CpuEngine, n_points: int, batch: int, 
         sketcher.free_state("cat", batch),
         noise,
         [temperatures(0.4)] * batch,
-        reference=sketcher.free_state(None, batch),
+        reference=sketcher.free_state(None, batch) if guidance else None,
         guidance=guidance,
     )
     for _ in range(n_points):

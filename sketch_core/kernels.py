@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import platform
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,12 @@ sample: Callable[..., None] | None = None
 """sample(outputs, inputs, own, references, guidance, noise, ages, may_end, temperatures, min_log_sigma, place,
 positions, offsets, pens, gains): draw a point of each drawing from y (B, 6M + 3) in its row (and its reference's), into
 offsets (B, 2), pens and gains (B,), and feed it to those rows of inputs and place; see :class:`engine.SampleBatch`."""
+few_products: Callable[..., None] | None = None
+"""few_products(weights, inputs, gates): inputs (B, H + P) times half-precision weights (4H, H + P), given as their bits
+(uint16): half the bytes of fp32, which is what a row or two wait for."""
+few_step: Callable[..., None] | None = None
+"""few_step(weights, gates, constant, c, w_out, b_out, outputs, *what sample takes after outputs): the whole step
+of a row or two in one call."""
 
 CANDIDATES = 8
 """Points that a guided step chooses from."""
@@ -34,8 +41,22 @@ DENSITY_FLOOR = 1e-6
 """Added to densities that are compared, so that a point foreseen by neither network weighs nothing."""
 
 
-def _define() -> tuple[Callable[..., None], Callable[..., None]]:
-    from numba import njit  # noqa: PLC0415 (Numba may be missing)
+def reads_half() -> bool:
+    """Whether this CPU turns half precision into single in hardware; elsewhere the compiler would call a library that
+    is not there."""
+    try:
+        from llvmlite import binding  # noqa: PLC0415 (comes with Numba)
+
+        machine = platform.machine().lower()
+        return machine in ("arm64", "aarch64") or bool(binding.get_host_cpu_features().get("f16c"))
+    except Exception:  # as below
+        return False
+
+
+def _define() -> tuple[Callable[..., None], Callable[..., None], Callable[..., None], Callable[..., None]]:
+    from llvmlite import ir  # noqa: PLC0415 (Numba may be missing)
+    from numba import njit, types  # noqa: PLC0415
+    from numba.extending import intrinsic  # noqa: PLC0415
 
     compiled: Any = njit(cache=True, nogil=True, fastmath=FAST_MATH, error_model="numpy")
     f = np.float32
@@ -218,11 +239,87 @@ def _define() -> tuple[Callable[..., None], Callable[..., None]]:
             feed(inputs[row], size, place[row], positions, dx, dy, pen)
             offsets[drawing, 0], offsets[drawing, 1], pens[drawing] = dx, dy, pen
 
-    return advance, sample
+    as_intrinsic: Any = intrinsic
+
+    @as_intrinsic
+    def to_float(context, half):  # type: ignore[no-untyped-def]
+        """The number whose half-precision bits these are: one instruction for eight of them."""
+
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
+
+        return types.float32(types.uint16), generate
+
+    @compiled
+    def few_products(weights, inputs, gates):  # type: ignore[no-untyped-def]
+        for row in range(inputs.shape[0]):
+            x, gate = inputs[row], gates[row]
+            for r in range(0, weights.shape[0], 4):  # four sums at a time: none waits for its own last addition
+                w0, w1, w2, w3 = weights[r], weights[r + 1], weights[r + 2], weights[r + 3]
+                a0, a1, a2, a3 = f(0.0), f(0.0), f(0.0), f(0.0)
+                for j in range(x.shape[0]):
+                    a0 += to_float(w0[j]) * x[j]
+                    a1 += to_float(w1[j]) * x[j]
+                    a2 += to_float(w2[j]) * x[j]
+                    a3 += to_float(w3[j]) * x[j]
+                gate[r], gate[r + 1], gate[r + 2], gate[r + 3] = a0, a1, a2, a3
+
+    @compiled
+    def few_step(  # type: ignore[no-untyped-def]
+        weights,
+        gates,
+        constant,
+        c,
+        w_out,
+        b_out,
+        outputs,
+        inputs,
+        own,
+        references,
+        guidance,
+        noise,
+        ages,
+        may_end,
+        temperatures,
+        min_log_sigma,
+        place,
+        positions,
+        offsets,
+        pens,
+        gains,
+    ):
+        few_products(weights, inputs, gates)
+        advance(gates, constant, half_of_one, c, inputs)
+        for row in range(outputs.shape[0]):
+            h, y = inputs[row], outputs[row]
+            for k in range(outputs.shape[1]):
+                w, total = w_out[k], f(0.0)
+                for j in range(w.shape[0]):
+                    total += w[j] * h[j]
+                y[k] = total + b_out[k]
+        sample(
+            outputs,
+            inputs,
+            own,
+            references,
+            guidance,
+            noise,
+            ages,
+            may_end,
+            temperatures,
+            min_log_sigma,
+            place,
+            positions,
+            offsets,
+            pens,
+            gains,
+        )
+
+    return advance, sample, few_products, few_step
 
 
 if os.environ.get("DUET_COMPILED", "1") != "0":
     try:
-        advance, sample = _define()
+        advance, sample, few_products, few_step = _define()
     except Exception as error:  # Numba fails in many ways on unknown systems; NumPy always works
         logging.getLogger(__name__).info("No compiled kernels (%s): sampling in NumPy.", error)
