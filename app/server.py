@@ -20,6 +20,7 @@ def launch(
 ) -> gr.Blocks:
     """Start the page's server, with the live route on it."""
     sys.setswitchinterval(SWITCH_SECONDS)
+    studio.warm()
     page, i18n = build(studio)
     page.queue(max_size=64)
     app, _, _ = page.launch(

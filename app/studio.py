@@ -216,6 +216,19 @@ class Studio:
         self._threads.submit(read)
         return answer
 
+    def warm(self) -> None:
+        """Draw a little of each kind, in a thread of its own, so that the first visitor waits for no compiler."""
+
+        def draw() -> None:
+            try:
+                some = self.answer(do="draw", n=2)[0]
+                self.answer(do="complete", strokes=some, n=1)
+                self.answer(do="vary", strokes=some, n=1)
+            except StudioError:  # closed, or busy already
+                pass
+
+        threading.Thread(target=draw, name="warm-up", daemon=True).start()
+
     def close(self) -> None:
         """Take no more requests; what is in flight is answered."""
         self._threads.shutdown(wait=True)

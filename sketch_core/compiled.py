@@ -1,0 +1,283 @@
+"""The compiled kernels themselves; :mod:`sketch_core.kernels` says what each does, and goes without where Numba fails.
+
+They stand at the top of a module, for Numba finds what it compiled before only for functions that close over nothing.
+Its cache looks at this file's date alone: touch it after changing a constant that comes from elsewhere.
+"""
+# ruff: noqa: PLR0917
+# mypy: disallow-untyped-defs=False, disallow-untyped-decorators=False, check-untyped-defs=False
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic as numba_intrinsic
+
+from sketch_core.kernels import CANDIDATES, DENSITY_FLOOR
+from sketch_core.mixture import MAX_LOG_SIGMA, MAX_RHO
+from sketch_core.model import POSITION_SCALE
+
+# What may be reordered, so that sums use whole vectors; infinities and NaN keep their meaning.
+FAST_MATH = {"contract", "reassoc", "arcp", "nsz"}
+compiled: Any = njit(cache=True, nogil=True, fastmath=FAST_MATH, error_model="numpy")
+intrinsic: Any = numba_intrinsic
+
+F = np.float32
+HALF = F(0.5)
+LIMIT = F(7.90531110763549805)
+A1, A3, A5, A7 = F(4.89352455891786e-03), F(6.37261928875436e-04), F(1.48572235717979e-05), F(5.12229709037114e-08)
+A9, A11, A13 = F(-8.60467152213735e-11), F(2.00018790482477e-13), F(-2.76076847742355e-16)
+B0, B2, B4, B6 = F(4.89352518554385e-03), F(2.26843463243900e-03), F(1.18534705686654e-04), F(1.19825839466702e-06)
+
+
+@compiled
+def tanh(x):
+    """Eigen's rational approximation (to 4e-7), which unlike libm's turns into vector instructions."""
+    x = LIMIT if x > LIMIT else x
+    x = -LIMIT if x < -LIMIT else x
+    s = x * x
+    p = x * (A1 + s * (A3 + s * (A5 + s * (A7 + s * (A9 + s * (A11 + s * A13))))))
+    return p / (B0 + s * (B2 + s * (B4 + s * B6)))
+
+
+@compiled
+def advance(gates, constant, half, c, inputs):
+    size = c.shape[1]
+    for row in range(c.shape[0]):
+        gate, add, memory, h = gates[row], constant[row], c[row], inputs[row]
+        for j in range(size):
+            i = HALF + HALF * tanh(half * (gate[j] + add[j]))
+            forget = HALF + HALF * tanh(half * (gate[size + j] + add[size + j]))
+            o = HALF + HALF * tanh(half * (gate[2 * size + j] + add[2 * size + j]))
+            memory[j] = forget * memory[j] + i * tanh(gate[3 * size + j] + add[3 * size + j])
+            h[j] = o * tanh(memory[j])
+
+
+@compiled
+def point(y, m, inverse_pi, root, min_log_sigma, u_component, normal_x, normal_y):
+    """An offset drawn from y."""
+    highest = y[3]
+    for j in range(1, m):
+        highest = max(highest, y[3 + j])
+    total = 0.0
+    for j in range(m):
+        total += math.exp((y[3 + j] - highest) * inverse_pi)
+    threshold, total, component = u_component * total, 0.0, m - 1
+    for j in range(m):
+        total += math.exp((y[3 + j] - highest) * inverse_pi)
+        if total > threshold:
+            component = j
+            break
+    first = 3 + m + component
+    rho = min(max(math.tanh(y[first + 4 * m]), -MAX_RHO), MAX_RHO)
+    sigma_x = root * math.exp(min(max(y[first + 2 * m], min_log_sigma), MAX_LOG_SIGMA))
+    sigma_y = root * math.exp(min(max(y[first + 3 * m], min_log_sigma), MAX_LOG_SIGMA))
+    dx = y[first] + sigma_x * normal_x
+    dy = y[first + m] + sigma_y * (rho * normal_x + math.sqrt(1.0 - rho * rho) * normal_y)
+    return dx, dy
+
+
+@compiled
+def prepare(y, m, min_log_sigma, mixture):
+    """mixture (6, M): norm times π, μx, μy, 1 / σx, 1 / σy, ρ at τ = 1."""
+    highest, total = y[3], 0.0
+    for j in range(1, m):
+        highest = max(highest, y[3 + j])
+    for j in range(m):
+        total += math.exp(y[3 + j] - highest)
+    for j in range(m):
+        first = 3 + m + j
+        rho = min(max(math.tanh(y[first + 4 * m]), -MAX_RHO), MAX_RHO)
+        inverse_x = math.exp(-min(max(y[first + 2 * m], min_log_sigma), MAX_LOG_SIGMA))
+        inverse_y = math.exp(-min(max(y[first + 3 * m], min_log_sigma), MAX_LOG_SIGMA))
+        mixture[0, j] = (
+            math.exp(y[3 + j] - highest) / total * inverse_x * inverse_y / (2.0 * math.pi * math.sqrt(1.0 - rho * rho))
+        )
+        mixture[1, j], mixture[2, j] = y[first], y[first + m]
+        mixture[3, j], mixture[4, j], mixture[5, j] = inverse_x, inverse_y, rho
+
+
+@compiled
+def density(mixture, dx, dy):
+    total = DENSITY_FLOOR
+    for j in range(mixture.shape[1]):
+        x, y, rho = (dx - mixture[1, j]) * mixture[3, j], (dy - mixture[2, j]) * mixture[4, j], mixture[5, j]
+        squared = (x * x + y * y - 2.0 * rho * x * y) / (1.0 - rho * rho)
+        if squared < 200.0:
+            total += mixture[0, j] * math.exp(-0.5 * squared)
+    return total
+
+
+@compiled
+def pen_log_prob(y, pen):
+    """log q of a pen state at τ = 1."""
+    highest = max(y[0], y[1], y[2])
+    return y[pen] - highest - math.log(math.exp(y[0] - highest) + math.exp(y[1] - highest) + math.exp(y[2] - highest))
+
+
+@compiled
+def feed(x, size, place, positions, dx, dy, pen):
+    """Take a point as a row's next input."""
+    place[0] += dx
+    place[1] += dy
+    if x[size + 3] > 0.5:  # the pen lifted before this point, so a stroke starts here
+        place[2], place[3] = place[0], place[1]
+    x[size], x[size + 1] = dx, dy
+    x[size + 2], x[size + 3], x[size + 4] = 0.0, 0.0, 0.0
+    x[size + 2 + pen] = 1.0
+    if positions:
+        x[size + 5], x[size + 6] = place[0] * POSITION_SCALE, place[1] * POSITION_SCALE
+        x[size + 7], x[size + 8] = (place[0] - place[2]) * POSITION_SCALE, (place[1] - place[3]) * POSITION_SCALE
+
+
+@compiled
+def sample(
+    outputs,
+    inputs,
+    own,
+    references,
+    guidance,
+    noise,
+    ages,
+    may_end,
+    temperatures,
+    min_log_sigma,
+    place,
+    positions,
+    offsets,
+    pens,
+    gains,
+):
+    m = (outputs.shape[1] - 3) // 6
+    size = inputs.shape[1] - (9 if positions else 5)
+    mixture, mixture_reference = np.empty((6, m)), np.empty((6, m))
+    found = np.empty((CANDIDATES, 4))
+    for drawing in range(own.shape[0]):
+        row, reference = own[drawing], references[drawing]
+        chance = noise[drawing, ages[drawing]]
+        inverse_pi, inverse_pen, root = temperatures[drawing]
+        y = outputs[row]
+        down, lift, end = y[0] * inverse_pen, y[1] * inverse_pen, y[2] * inverse_pen
+        if reference >= 0:
+            y_reference = outputs[reference]
+            weight = guidance[drawing, 1]
+            down += weight * (y[0] - y_reference[0])
+            lift += weight * (y[1] - y_reference[1])
+            end += weight * (y[2] - y_reference[2])
+        ending = ages[drawing] > 0 or may_end[drawing]
+        highest = max(down, lift, end) if ending else max(down, lift)
+        p_down, p_lift = math.exp(down - highest), math.exp(lift - highest)
+        p_end = math.exp(end - highest) if ending else 0.0
+        threshold = chance[0] * (p_down + p_lift + p_end)
+        pen = 0 if p_down > threshold else 1 if p_down + p_lift > threshold else 2
+        if reference < 0:
+            dx, dy = point(y, m, inverse_pi, root, min_log_sigma, chance[2], chance[3], chance[4])
+        else:
+            prepare(y, m, min_log_sigma, mixture)
+            prepare(outputs[reference], m, min_log_sigma, mixture_reference)
+            highest = -1e300
+            for k in range(CANDIDATES):
+                dx, dy = point(
+                    y, m, inverse_pi, root, min_log_sigma, chance[2 + 3 * k], chance[3 + 3 * k], chance[4 + 3 * k]
+                )
+                ratio = density(mixture, dx, dy) / density(mixture_reference, dx, dy)
+                found[k, 0], found[k, 1], found[k, 3] = dx, dy, math.log(ratio)
+                found[k, 2] = guidance[drawing, 0] * found[k, 3]
+                highest = max(highest, found[k, 2])
+            total = 0.0
+            for k in range(CANDIDATES):
+                total += math.exp(found[k, 2] - highest)
+            threshold, total, chosen = chance[1] * total, 0.0, CANDIDATES - 1
+            for k in range(CANDIDATES):
+                total += math.exp(found[k, 2] - highest)
+                if total > threshold:
+                    chosen = k
+                    break
+            dx, dy = found[chosen, 0], found[chosen, 1]
+            gain = pen_log_prob(y, pen) - pen_log_prob(y_reference, pen)
+            if pen < 2:
+                gain += found[chosen, 3]
+            gains[drawing] = gain
+            feed(inputs[reference], size, place[reference], positions, dx, dy, pen)
+        feed(inputs[row], size, place[row], positions, dx, dy, pen)
+        offsets[drawing, 0], offsets[drawing, 1], pens[drawing] = dx, dy, pen
+
+
+@intrinsic
+def to_float(context, half):
+    """The number whose half-precision bits these are: one instruction for eight of them."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
+
+    return types.float32(types.uint16), generate
+
+
+@compiled
+def few_products(weights, inputs, gates):
+    for row in range(inputs.shape[0]):
+        x, gate = inputs[row], gates[row]
+        for r in range(0, weights.shape[0], 4):  # four sums at a time: none waits for its own last addition
+            w0, w1, w2, w3 = weights[r], weights[r + 1], weights[r + 2], weights[r + 3]
+            a0, a1, a2, a3 = F(0.0), F(0.0), F(0.0), F(0.0)
+            for j in range(x.shape[0]):
+                a0 += to_float(w0[j]) * x[j]
+                a1 += to_float(w1[j]) * x[j]
+                a2 += to_float(w2[j]) * x[j]
+                a3 += to_float(w3[j]) * x[j]
+            gate[r], gate[r + 1], gate[r + 2], gate[r + 3] = a0, a1, a2, a3
+
+
+@compiled
+def few_step(
+    weights,
+    gates,
+    constant,
+    c,
+    w_out,
+    b_out,
+    outputs,
+    inputs,
+    own,
+    references,
+    guidance,
+    noise,
+    ages,
+    may_end,
+    temperatures,
+    min_log_sigma,
+    place,
+    positions,
+    offsets,
+    pens,
+    gains,
+):
+    few_products(weights, inputs, gates)
+    advance(gates, constant, HALF, c, inputs)
+    for row in range(outputs.shape[0]):
+        h, y = inputs[row], outputs[row]
+        for k in range(outputs.shape[1]):
+            w, total = w_out[k], F(0.0)
+            for j in range(w.shape[0]):
+                total += w[j] * h[j]
+            y[k] = total + b_out[k]
+    sample(
+        outputs,
+        inputs,
+        own,
+        references,
+        guidance,
+        noise,
+        ages,
+        may_end,
+        temperatures,
+        min_log_sigma,
+        place,
+        positions,
+        offsets,
+        pens,
+        gains,
+    )
