@@ -23,13 +23,14 @@ from sketch_core import losses, strokes
 from sketch_core.device import choose_device
 from sketch_core.engine import PEN_DOWN, PEN_END, CpuEngine, Engine, Floats, State, draw_noise
 from sketch_core.kernels import CANDIDATES
-from sketch_core.mixture import Temperatures, temperatures
+from sketch_core.mixture import Temperatures
+from sketch_core.mixture import temperatures as heat_of
 from sketch_core.prefix import PrefixReader
 from sketch_core.strokes import FRAME_SIZE, Drawing
 from sketch_core.torch_engine import TorchEngine
 
-Kind = Literal["complete", "vary", "draw"]
-KINDS: tuple[Kind, ...] = ("complete", "vary", "draw")
+Kind = Literal["complete", "vary", "draw", "blend"]
+KINDS: tuple[Kind, ...] = ("complete", "vary", "draw", "blend")
 MOVE_TO, LINE_TO, ENDED = 0, 1, 2
 
 MAX_DRAWINGS = 1000
@@ -86,8 +87,10 @@ class Job:
     What :meth:`Sketcher.stream` runs by itself, and a :class:`sketch_core.scheduler.Scheduler` with those of others.
     """
 
-    def __init__(self, plan: _Plan, noise: list[Floats], heat: Temperatures, guidance: float, best_of: int = 1) -> None:
-        self.noise, self.temperatures, self.guidance = noise, heat, guidance
+    def __init__(
+        self, plan: _Plan, noise: list[Floats], heats: list[Temperatures], guidance: float, best_of: int = 1
+    ) -> None:
+        self.noise, self.temperatures, self.guidance = noise, heats, guidance
         self.state, self.reference = plan.state, plan.reference
         self.n = len(noise)
         self.best_of = best_of
@@ -272,6 +275,62 @@ class Sketcher:
             rule=rule,
         )
 
+    def compare(
+        self,
+        kind: Kind,
+        drawing: Sequence[NDArray[Any]] | None = None,
+        category: str | None = None,
+        *,
+        temperatures: Sequence[float],
+        seeds: Sequence[int] = (0,),
+        guidance: float = GUIDANCE,
+    ) -> list[list[Drawing]]:
+        """The same start, z and noise at several temperatures.
+
+        Returns:
+            A list for each temperature with a drawing for each seed: the first that :meth:`complete`, :meth:`vary`
+            (with ``best_of=1``) or :meth:`draw` gives at that temperature and seed.
+        """
+        drawings = self._collect(
+            kind, drawing, category=category, temperatures=temperatures, seeds=seeds, guidance=guidance
+        )
+        width = len(seeds)
+        return [drawings[begin : begin + width] for begin in range(0, len(drawings), width)]
+
+    def blend(
+        self,
+        drawings: Sequence[Sequence[NDArray[Any]]],
+        categories: Sequence[str | None] | None = None,
+        *,
+        how: str = "strip",
+        steps: int = 9,
+        temperature: float = 0.15,
+        seed: int = 0,
+        size: float = FRAME_SIZE,
+        guidance: float = GUIDANCE,
+    ) -> list[Drawing]:
+        """Drawings between drawings (paper, section 4.2 and 4.3): decoded from points between their μ, on one noise.
+
+        Args:
+            drawings: two for a strip, four corners (in reading order) for a grid, A, B and C for a sum.
+            categories: of each; their embeddings are blended like z.
+            how: "strip": ``steps`` drawings from the first to the second, by spherical interpolation; "grid":
+                steps x steps between four, row by row; "sum": one drawing of A - B + C.
+            size: each drawing fills a frame of so many pixels.
+        """
+        return self._collect(
+            "blend",
+            None,
+            drawings=drawings,
+            categories=categories,
+            how=how,
+            steps=steps,
+            temperature=temperature,
+            seed=seed,
+            size=size,
+            guidance=guidance,
+        )
+
     def _collect(self, kind: Kind, drawing: Sequence[NDArray[Any]] | None, **options: Any) -> list[Drawing]:
         """:meth:`stream` to its end, put together as drawings."""
         results: dict[int, list[list[tuple[float, float]]]] = {}
@@ -300,24 +359,40 @@ class Sketcher:
         guidance: float = GUIDANCE,
         best_of: int | None = None,
         rule: str = "duet",
+        temperatures: Sequence[float] | None = None,
+        seeds: Sequence[int] | None = None,
+        drawings: Sequence[Sequence[NDArray[Any]]] = (),
+        categories: Sequence[str | None] | None = None,
+        how: str = "strip",
+        steps: int = 9,
     ) -> Job:
         """All that comes before the first point: options checked, the start read, noise drawn.
 
         Args:
-            kind: "complete", "vary" or "draw", whose options are those of the methods with these names.
+            kind: "complete", "vary", "draw" or "blend", whose options are those of the methods with these names.
+            temperatures, seeds: as for :meth:`compare`, in place of temperature, seed and n.
 
         Raises:
             ValueError: see the class.
         """
+        given = temperatures if temperatures is not None else [temperature]
+        grid = temperatures is not None or seeds is not None
+        if kind == "blend":
+            n = _blend_size(how, steps, len(drawings))
+        elif grid:
+            n, best_of = 1, 1
         if type(n) is not int or not 1 <= n <= MAX_DRAWINGS:
             raise ValueError(f"The number of drawings must be a whole number from 1 to {MAX_DRAWINGS:,}.")
-        if type(seed) is not int or not 0 <= seed < 2**63:
+        seeds = [seed] if seeds is None else list(seeds)
+        if not 1 <= len(given) * len(seeds) <= MAX_DRAWINGS:
+            raise ValueError("Give at least one temperature and one seed.")
+        if any(type(value) is not int or not 0 <= value < 2**63 for value in seeds):
             raise ValueError("The seed must be a whole number of at most 63 bits and not negative.")
-        if type(temperature) not in (int, float):
+        if any(type(value) not in (int, float) for value in given):
             raise ValueError("The temperature must be a number.")
         if type(guidance) not in (int, float) or not 0 <= guidance <= MAX_GUIDANCE:
             raise ValueError(f"The guidance must be a number from 0 to {MAX_GUIDANCE:g}.")
-        heat = temperatures(temperature, rule)
+        heats = [heat_of(value, rule) for value in given]
         index = self.category_index(category)
         if best_of is None:
             best_of = BEST_OF.get(kind, 1)
@@ -326,21 +401,33 @@ class Sketcher:
         if kind == "complete":
             plan = self._plan_completion(strokes.check_drawing(drawing or []), index, n, pen_down, canvas)
         elif kind == "vary":
-            plan = self._plan_variation(strokes.check_drawing(drawing or []), index, n, seed, spread)
+            plan = self._plan_variation(strokes.check_drawing(drawing or []), index, n, seeds, spread)
         elif kind == "draw":
             plan = self._plan_free(category, n, size)
+        elif kind == "blend":
+            plan = self._plan_blend(drawings, categories, how, steps, size)
         else:
             raise ValueError(f"There is no {kind!r}; choose one of {', '.join(KINDS)}.")
         if not guidance:
             plan.reference = None
         if plan.reference is None:
             best_of = 1  # nothing to compare by
-        if best_of > 1:
-            copies = np.repeat(np.arange(n), best_of)
-            plan.state, plan.reference = plan.state.take(copies), plan.reference and plan.reference.take(copies)
+        # Drawings in their order, and which row of the plan, which seed and which index of its noise each has.
+        if grid:
+            places = [(t, s) for t in range(len(given)) for s in range(len(seeds))]
+            rows = [s if len(plan.state) == len(seeds) else 0 for _, s in places]
+            noises = [(seeds[s], 0) for _, s in places]
+            heats = [heats[t] for t, _ in places]
+        else:
+            rows = np.repeat(np.arange(n), best_of).tolist()
+            # What lies between two drawings is decoded on one noise, so that it changes by z alone.
+            noises = [(seeds[0], 0 if kind == "blend" else k) for k in range(n * best_of)]
+            heats = heats * len(rows)
+        if rows != list(range(len(plan.state))):
+            plan.state, plan.reference = plan.state.take(rows), plan.reference and plan.reference.take(rows)
         candidates = 1 if plan.reference is None else CANDIDATES
-        noise = [draw_noise(seed, k, self.source.n_max, candidates) for k in range(n * best_of)]
-        return Job(plan, noise, heat, float(guidance), best_of)
+        drawn = {key: draw_noise(*key, self.source.n_max, candidates) for key in set(noises)}
+        return Job(plan, [drawn[key] for key in noises], heats, float(guidance), best_of)
 
     def stream(
         self,
@@ -365,7 +452,7 @@ class Sketcher:
         steps = self.engine.sample(
             job.state,
             job.noise,
-            [job.temperatures] * job.n,
+            job.temperatures,
             reference=job.reference,
             guidance=job.guidance,
             allow_empty=False,
@@ -379,6 +466,10 @@ class Sketcher:
             rows = [row for k, (dx, dy), pen, gain in points for row in job.move(k, dx, dy, pen, gain)]
             if rows:
                 yield rows
+
+    def category_condition(self, index: int) -> Floats:
+        """(1, condition_size) of a category index, without z."""
+        return self._condition(index, None, 1)
 
     def free_state(self, category: str | None, n: int) -> State:
         """The decoder before the first point of n free drawings."""
@@ -403,16 +494,58 @@ class Sketcher:
         box = (0.0, 0.0, float(size), float(size))
         return _Plan(state, (0.0, 0.0), unit, True, reference, box, fill=True)
 
-    def _plan_variation(self, drawing: Drawing, index: int, n: int, seed: int, spread: float) -> _Plan:
+    def _plan_variation(self, drawing: Drawing, index: int, n: int, seeds: Sequence[int], spread: float) -> _Plan:
         if type(spread) not in (int, float) or not 0 <= spread <= 10:
             raise ValueError("The spread must be a number from 0 to 10.")
         mu, sigma = self.encode([drawing])
-        epsilon = np.random.Generator(np.random.Philox(key=[seed, 2**63])).standard_normal((n, mu.shape[1]))
+        epsilon = np.concatenate(
+            [
+                np.random.Generator(np.random.Philox(key=[seed, 2**63])).standard_normal((n, mu.shape[1]))
+                for seed in seeds
+            ]
+        )
+        n = len(epsilon)
         z = (mu + spread * sigma * epsilon).astype(np.float32)
         state = self.engine.start(self._condition(index, z, n))
         box = strokes.bounds(drawing)
         unit = self.scale_factor / strokes.fit_frame(drawing).scale
         return _Plan(state, (0.0, 0.0), unit, True, self.free_state(None, n), box)
+
+    def _plan_blend(
+        self,
+        drawings: Sequence[Sequence[NDArray[Any]]],
+        categories: Sequence[str | None] | None,
+        how: str,
+        steps: int,
+        size: float,
+    ) -> _Plan:
+        if type(size) not in (int, float) or not 0 < size <= strokes.MAX_COORDINATE:
+            raise ValueError("The size of the frame must be a positive number of pixels.")
+        names = [None] * len(drawings) if categories is None else list(categories)
+        if len(names) != len(drawings):
+            raise ValueError("Give one category for each drawing.")
+        mu, _ = self.encode([strokes.check_drawing(drawing) for drawing in drawings])
+        conditions = np.concatenate(
+            [self._condition(self.category_index(name), z[None], 1) for name, z in zip(names, mu, strict=True)]
+        )  # (len, condition_size): z, then the category's embedding
+        latent = mu.shape[1]
+
+        def between(a: Floats, b: Floats, share: float) -> Floats:
+            z = slerp(a[:latent], b[:latent], share)
+            return np.concatenate([z, (1.0 - share) * a[latent:] + share * b[latent:]]).astype(np.float32)
+
+        shares = np.linspace(0.0, 1.0, steps)
+        if how == "sum":
+            wanted = [conditions[0] - conditions[1] + conditions[2]]
+        elif how == "grid":
+            left, right = ([between(conditions[i], conditions[i + 2], y) for y in shares] for i in (0, 1))
+            wanted = [between(a, b, x) for a, b in zip(left, right, strict=True) for x in shares]
+        else:
+            wanted = [between(conditions[0], conditions[1], share) for share in shares]
+        state = self.engine.start(np.stack(wanted).astype(np.float32))
+        unit = self.scale_factor * size / FRAME_SIZE
+        box = (0.0, 0.0, float(size), float(size))
+        return _Plan(state, (0.0, 0.0), unit, True, self.free_state(None, len(wanted)), box, fill=True)
 
     def _plan_completion(self, drawing: Drawing, index: int, n: int, pen_down: bool, canvas: float | None) -> _Plan:
         prefix = self.reader.read(drawing, index, pen_down=pen_down, canvas=canvas)
@@ -500,6 +633,27 @@ class Sketcher:
             result[chosen, 0] = offset + 2.0 * math.log(self.scale_factor) * (n - first) + pen
             result[chosen, 1] = n - first + 1
         return result
+
+
+def slerp(a: NDArray[Any], b: NDArray[Any], share: float) -> NDArray[Any]:
+    """Spherical interpolation (paper, section 4.2, after White 2016): a straight line would pass too near to 0."""
+    lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
+    angle = math.acos(float(np.clip(np.dot(a, b) / lengths, -1.0, 1.0))) if lengths > 0 else 0.0
+    if math.sin(angle) < 1e-4:
+        return np.asarray((1.0 - share) * a + share * b)
+    return np.asarray((math.sin((1.0 - share) * angle) * a + math.sin(share * angle) * b) / math.sin(angle))
+
+
+def _blend_size(how: str, steps: int, given: int) -> int:
+    """How many drawings a blend gives."""
+    wanted = {"strip": 2, "grid": 4, "sum": 3}
+    if how not in wanted:
+        raise ValueError(f"Drawings can be blended as {', '.join(wanted)}.")
+    if given != wanted[how]:
+        raise ValueError(f"A {how} needs {wanted[how]} drawings.")
+    if type(steps) is not int or not 2 <= steps <= 25:
+        raise ValueError("The number of steps must be a whole number from 2 to 25.")
+    return {"strip": steps, "grid": steps * steps, "sum": 1}[how]
 
 
 class _Pen:

@@ -36,6 +36,8 @@ SIDE_STEPS = 8
 SCORED_POINTS = 24
 CACHED_PREFIXES = 64
 CACHED_STATES = 192
+CACHED_GUESSES = 16
+"""Readings by every category: some 4 MB each."""
 
 
 class Prefix(NamedTuple):
@@ -82,6 +84,7 @@ class PrefixReader:
         self.scale_factor, self.min_sigma = scale_factor, min_sigma
         self._prefixes: OrderedDict[tuple[Any, ...], Prefix] = OrderedDict()
         self._states: OrderedDict[tuple[Any, ...], _Read] = OrderedDict()
+        self._guesses: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
         self._lock = threading.Lock()  # the page draws for several people in threads
 
     def read(self, drawing: Drawing, index: int, *, pen_down: bool = False, canvas: float | None = None) -> Prefix:
@@ -104,7 +107,7 @@ class PrefixReader:
             scores = self.share_scores(drawing, index, pen_down=pen_down) + share_prior(np.array(SHARES), side, canvas)
             share = SHARES[int(scores.argmax())]
             scale = share * FRAME_SIZE / settled_side(drawing)
-        rows = self._rows(drawing, scale, pen_down)
+        rows = self.rows(drawing, scale, pen_down)
         readers = [index] if index == self.any_index else [index, self.any_index]
         read = self._follow(("state", index, scale), digests, rows, pen_down, readers, np.ones(len(readers)))
         prefix = Prefix(read.state.take([0]), read.state.take([1]) if len(readers) > 1 else None, share, scale)
@@ -119,14 +122,23 @@ class PrefixReader:
         """
         shares = np.array(SHARES)
         scale = REFERENCE_SHARE * FRAME_SIZE / settled_side(drawing)
-        rows = self._rows(drawing, scale, pen_down)[:SCORED_POINTS]
+        rows = self.rows(drawing, scale, pen_down)[:SCORED_POINTS]
         factors = shares / REFERENCE_SHARE
         key = ("shares", index, scale)
         read = self._follow(key, _digests(drawing), rows, pen_down, [index] * len(shares), factors)
         result: NDArray[np.float64] = -read.nats + 2.0 * len(rows) * np.log(shares)
         return result
 
-    def _rows(self, drawing: Drawing, scale: float, pen_down: bool) -> Floats:
+    def category_nats(self, drawing: Drawing, n_categories: int) -> tuple[NDArray[np.float64], int]:
+        """How ill each category foresees a drawing: nats (n_categories,) of all its points, and how many these are."""
+        scale = REFERENCE_SHARE * FRAME_SIZE / settled_side(drawing)
+        rows = self.rows(drawing, scale, False)
+        readers = list(range(n_categories))
+        factors = np.ones(n_categories)
+        read = self._follow(("guess", scale), _digests(drawing), rows, False, readers, factors, self._guesses)
+        return read.nats, len(rows)
+
+    def rows(self, drawing: Drawing, scale: float, pen_down: bool = False) -> Floats:
         """(N, 3) stroke3 of a drawing simplified at a scale."""
         x0, y0, _, _ = strokes.bounds(drawing)
         frame = Frame(scale=scale, origin=(x0, y0))
@@ -140,6 +152,7 @@ class PrefixReader:
         pen_down: bool,
         readers: list[int],
         factors: NDArray[np.float64],
+        cache: OrderedDict[tuple[Any, ...], Any] | None = None,
     ) -> _Read:
         """Read rows, from after the most strokes that were read before.
 
@@ -149,9 +162,11 @@ class PrefixReader:
             readers: category index of each row of the batch.
             factors: what each of them sees the rows' offsets multiplied by.
         """
+        most = CACHED_STATES if cache is None else CACHED_GUESSES
+        cache = self._states if cache is None else cache
         state, nats, begin = None, np.zeros(len(readers)), 0
         for digest in reversed(digests):
-            known = self._recall(self._states, (*kind, digest))
+            known = self._recall(cache, (*kind, digest))
             # Rounding could part the same strokes at the same scale; then they are read again.
             if known is None or len(known.rows) > len(rows):
                 continue
@@ -177,7 +192,7 @@ class PrefixReader:
             nats = nats + (steps.offset + steps.pen).sum(dim=1).double().numpy()
         read = _Read(rows, state, nats)
         if not pen_down:  # what goes on may end its last stroke elsewhere
-            self._remember(self._states, (*kind, digests[-1]), read, CACHED_STATES)
+            self._remember(cache, (*kind, digests[-1]), read, most)
         return read
 
     def _recall(self, cache: OrderedDict[tuple[Any, ...], Any], key: tuple[Any, ...]) -> Any:

@@ -179,7 +179,7 @@ class Scheduler:
             numbers = self._batch.add(
                 job.state,
                 job.noise,
-                [job.temperatures] * job.n,
+                job.temperatures,
                 reference=job.reference,
                 guidance=job.guidance,
                 allow_empty=False,
