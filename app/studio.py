@@ -6,25 +6,33 @@ Both ways to the network, the page's WebSocket (:mod:`app.live`) and the named e
 
 from __future__ import annotations
 
-import math
+import dataclasses
 import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
 
 from sketch_core import Sketcher, strokes
-from sketch_core.generate import GUIDANCE, MAX_GUIDANCE, StreamRow
+from sketch_core.generate import GUIDANCE, MAX_GUIDANCE, SPREAD, Kind, StreamRow
+from sketch_core.inspection import guess, inspect
 from sketch_core.scheduler import MAX_WAITING, BusyError, Scheduler
 from sketch_core.strokes import Drawing
 
 Row = tuple[int, float, float, int]
 """(k, x, y, pen): a new point of drawing k; pen 0 starts a stroke there, 1 draws a line there, 2: k has ended."""
-Do = Literal["complete", "vary", "draw"]
+Do = Literal["complete", "vary", "draw", "compare", "blend", "inspect", "guess"]
 
-DOS: tuple[Do, ...] = ("complete", "vary", "draw")
+DOS: tuple[Do, ...] = ("complete", "vary", "draw", "compare", "blend", "inspect", "guess")
 MAX_DRAWINGS = 9
+MAX_COMPARED = 60
+HOWS = {"strip": 2, "grid": 4, "sum": 3}
+"""Ways to blend, and how many drawings each takes."""
+MAX_STEPS = {"strip": 9, "grid": 5, "sum": 9}
+MAX_SPREAD = 3.0
+FIGURES = 4
+"""Decimals of what "inspect" tells."""
 MAX_POINTS = 2000
 MAX_STROKES = 400
 MAX_SEED = 2**31 - 1
@@ -33,7 +41,8 @@ PAD_SIDE = 512.0
 """The pad is a square of this many units, whatever the screen."""
 
 
-Answer = Future[list[list[Any]]]
+Answer = Future[Any]
+"""Of the drawings as JSON; for "inspect" and "guess", of what they found."""
 BUSY = "Many people are drawing right now; please try again in a moment."
 
 
@@ -66,19 +75,61 @@ class Request:
     n: int = MAX_DRAWINGS
     pen_down: bool = False
     guidance: float = GUIDANCE
+    spread: float = SPREAD
+    of: Literal["complete", "vary", "draw"] = "complete"
+    """What is compared."""
+    temperatures: tuple[float, ...] = ()
+    seeds: int = 1
+    """Compared at so many seeds from ``seed`` on."""
+    drawings: tuple[Drawing, ...] = ()
+    categories: tuple[str | None, ...] = ()
+    how: str = "strip"
+    steps: int = 9
+
+    @property
+    def kind(self) -> Kind:
+        """Which of the Sketcher's jobs it is."""
+        if self.do == "compare":
+            return self.of
+        if self.do in ("inspect", "guess"):
+            raise ValueError(f"{self.do} draws nothing.")
+        return cast("Kind", self.do)
 
     @property
     def start(self) -> Drawing | None:
         """What is drawn already."""
-        return None if self.do == "draw" else self.drawing
+        return self.drawing or None
+
+    @property
+    def results(self) -> int:
+        """How many drawings it gives."""
+        if self.do == "compare":
+            return len(self.temperatures) * self.seeds
+        if self.do == "blend":
+            return {"strip": self.steps, "grid": self.steps**2, "sum": 1}[self.how]
+        return self.n
 
     def options(self) -> dict[str, Any]:
         """Options of :meth:`sketch_core.Sketcher.prepare`."""
-        options: dict[str, Any] = {
-            name: getattr(self, name) for name in ("category", "temperature", "seed", "n", "guidance")
-        }
-        if self.do == "complete":
+        options: dict[str, Any] = {"guidance": self.guidance}
+        if self.do == "compare":
+            options |= {
+                "category": self.category,
+                "temperatures": self.temperatures,
+                "seeds": [self.seed + k for k in range(self.seeds)],
+            }
+        elif self.do == "blend":
+            options |= {
+                name: getattr(self, name) for name in ("drawings", "categories", "how", "steps", "temperature", "seed")
+            }
+        else:
+            options |= {name: getattr(self, name) for name in ("category", "temperature", "seed", "n")}
+        if self.kind == "complete":
             options |= {"pen_down": self.pen_down, "canvas": PAD_SIDE}
+        elif self.kind == "vary":
+            options["spread"] = self.spread
+        else:
+            options["size"] = PAD_SIDE
         return options
 
 
@@ -93,40 +144,73 @@ def check_request(fields: dict[str, Any], categories: Sequence[str]) -> Request:
     if do not in DOS:
         raise StudioError(f"What to do must be one of {', '.join(DOS)}.")
 
-    category = fields.get("category")
-    if category is not None and (type(category) is not str or category not in categories):
-        raise StudioError(f"There is no category {str(category)[:60]!r}; choose one of the list, or none for any.")
+    def number(name: str, usual: float, lowest: float, highest: float, words: str) -> float:
+        value = fields.get(name, usual)
+        if type(value) not in (int, float) or not lowest <= value <= highest:  # NaN is in no range
+            raise StudioError(f"{words} must be a number from {lowest:g} to {highest:g}.")
+        return float(value)
 
-    temperature = fields.get("temperature", Request.temperature)
-    lowest, highest = TEMPERATURES
-    if type(temperature) not in (int, float) or not math.isfinite(temperature):
-        raise StudioError("The temperature must be a number.")
-    if not lowest <= temperature <= highest:
-        raise StudioError(f"The temperature must be from {lowest} to {highest}.")
+    def whole(name: str, usual: int, lowest: int, highest: int, words: str) -> int:
+        value = fields.get(name, usual)
+        if type(value) is not int or not lowest <= value <= highest:
+            raise StudioError(f"{words} must be a whole number from {lowest} to {highest}.")
+        return value
 
-    seed = fields.get("seed", Request.seed)
-    if type(seed) is not int or not 0 <= seed <= MAX_SEED:
-        raise StudioError(f"The seed must be a whole number from 0 to {MAX_SEED}.")
+    def known(category: Any) -> str | None:
+        if category is not None and (type(category) is not str or category not in categories):
+            raise StudioError(f"There is no category {str(category)[:60]!r}; choose one of the list, or none for any.")
+        return category
 
-    n = fields.get("n", Request.n)
-    if type(n) is not int or not 1 <= n <= MAX_DRAWINGS:
-        raise StudioError(f"The number of drawings must be a whole number from 1 to {MAX_DRAWINGS}.")
+    def a_list(name: str, lowest: int, highest: int) -> list[Any]:
+        value = fields.get(name)
+        if type(value) is not list or not lowest <= len(value) <= highest:
+            raise StudioError(f"{name} must be a list of {lowest} to {highest}.")
+        return value
 
-    pen_down = fields.get("pen_down", Request.pen_down)
-    if type(pen_down) is not bool:
-        raise StudioError("pen_down must be true or false.")
-
-    guidance = fields.get("guidance", Request.guidance)
-    if type(guidance) not in (int, float) or not 0 <= guidance <= MAX_GUIDANCE:  # NaN is in no range
-        raise StudioError(f"The guidance must be a number from 0 to {MAX_GUIDANCE:g}.")
-
-    drawing: Drawing = []
-    if do != "draw":
+    def drawn(value: Any) -> Drawing:
         try:
-            drawing = strokes.drawing_from_json(fields.get("strokes"), max_strokes=MAX_STROKES, max_points=MAX_POINTS)
+            return strokes.drawing_from_json(value, max_strokes=MAX_STROKES, max_points=MAX_POINTS)
         except strokes.DrawingError as error:
             raise StudioError(str(error)) from error
-    return Request(do, drawing, category, float(temperature), seed, n, pen_down, float(guidance))
+
+    pen_down = fields.get("pen_down", False)
+    if type(pen_down) is not bool:
+        raise StudioError("pen_down must be true or false.")
+    request = Request(
+        do=do,
+        drawing=[],
+        category=known(fields.get("category")),
+        temperature=number("temperature", Request.temperature, *TEMPERATURES, "The temperature"),
+        seed=whole("seed", Request.seed, 0, MAX_SEED, "The seed"),
+        n=whole("n", Request.n, 1, MAX_DRAWINGS, "The number of drawings"),
+        pen_down=pen_down,
+        guidance=number("guidance", Request.guidance, 0, MAX_GUIDANCE, "The guidance"),
+        spread=number("spread", Request.spread, 0, MAX_SPREAD, "The spread"),
+    )
+    if do == "compare":
+        of = fields.get("of", "complete")
+        if of not in ("complete", "vary", "draw"):
+            raise StudioError("What to compare must be one of complete, vary, draw.")
+        given = a_list("temperatures", 1, 10)
+        lowest, highest = TEMPERATURES
+        if any(type(value) not in (int, float) or not lowest <= value <= highest for value in given):
+            raise StudioError(f"Each temperature must be a number from {lowest} to {highest}.")
+        heats = tuple(float(value) for value in given)
+        seeds = whole("seeds", 1, 1, MAX_COMPARED // len(heats), "The number of seeds")
+        request = replace(request, of=of, temperatures=heats, seeds=seeds)
+    if do == "blend":
+        how = fields.get("how", "strip")
+        if how not in HOWS:
+            raise StudioError(f"How to blend must be one of {', '.join(HOWS)}.")
+        drawings = tuple(drawn(value) for value in a_list("drawings", HOWS[how], HOWS[how]))
+        names: tuple[str | None, ...] = (None,) * len(drawings)
+        if fields.get("categories") is not None:
+            names = tuple(known(name) for name in a_list("categories", len(drawings), len(drawings)))
+        steps = whole("steps", min(Request.steps, MAX_STEPS[how]), 2, MAX_STEPS[how], "The number of steps")
+        return replace(request, how=how, drawings=drawings, categories=names, steps=steps)
+    if do != "draw" and not (do == "compare" and request.of == "draw"):
+        request = replace(request, drawing=drawn(fields.get("strokes")))
+    return request
 
 
 class Studio:
@@ -175,7 +259,7 @@ class Studio:
                 raise StudioError(BUSY, "busy")
             self._reading += 1
         answer: Answer = Future()
-        drawings: list[list[Any]] = [[] for _ in range(request.n)]
+        drawings: list[list[Any]] = [] if request.do in ("inspect", "guess") else [[] for _ in range(request.results)]
 
         def take(rows: list[StreamRow]) -> None:
             rounded = [(int(k), round(float(x), 1), round(float(y), 1), int(pen)) for k, x, y, pen in rows]
@@ -186,10 +270,10 @@ class Studio:
                     drawings[k][-1].append([x, y])
             on_rows(rounded)
 
-        def finish(error: BaseException | None) -> None:
+        def finish(error: BaseException | None, found: Any = None) -> None:
             if answer.set_running_or_notify_cancel():
                 if error is None:
-                    answer.set_result(drawings)
+                    answer.set_result(drawings if found is None else found)
                 else:
                     answer.set_exception(as_studio_error(error))
 
@@ -199,13 +283,16 @@ class Studio:
                 if cancelled():
                     finish(None)
                     return
+                if request.do in ("inspect", "guess"):
+                    finish(None, self._look(request))
+                    return
                 options = request.options()
                 if self.scheduler is None:
-                    for rows in self.sketcher.stream(request.do, request.start, cancelled=cancelled, **options):
+                    for rows in self.sketcher.stream(request.kind, request.start, cancelled=cancelled, **options):
                         take(rows)
                     finish(None)
                     return
-                job = self.sketcher.prepare(request.do, request.start, **options)
+                job = self.sketcher.prepare(request.kind, request.start, **options)
                 self.scheduler.submit(job, take, cancelled).add_done_callback(lambda done: finish(done.exception()))
             except Exception as error:  # handed on to whoever waits for the answer
                 finish(error)
@@ -215,6 +302,16 @@ class Studio:
 
         self._threads.submit(read)
         return answer
+
+    def _look(self, request: Request) -> Any:
+        """What "inspect" and "guess" answer, as JSON."""
+        if request.do == "guess":
+            return [[name, round(share, 4)] for name, share in guess(self.sketcher, request.drawing)]
+        found = inspect(self.sketcher, request.drawing, request.category)
+        return {
+            field.name: getattr(found, field.name).astype(float).round(FIGURES).tolist()
+            for field in dataclasses.fields(found)
+        } | {"scale_factor": self.sketcher.scale_factor}
 
     def warm(self) -> None:
         """Draw a little of each kind, in a thread of its own, so that the first visitor waits for no compiler."""
@@ -237,7 +334,7 @@ class Studio:
 
     # -- named endpoints ---------------------------------------------------------------------------
 
-    def answer(self, **fields: Any) -> list[list[Any]]:
+    def answer(self, **fields: Any) -> Any:
         """Check a request, draw, and return the drawings as JSON: n lists of strokes of [x, y].
 
         Raises:

@@ -15,7 +15,7 @@ from sketch_core.engine import Floats, State
 from sketch_core.generate import Sketcher
 from sketch_core.strokes import START_TOKEN
 
-SHARPNESS = 0.35
+SHARPNESS = 0.5
 """A drawing's points hang together, so its likelihoods are too sure of a category; this share of log p tells how often
 a guess is right (`python -m sketch_core evaluate --guesses`)."""
 

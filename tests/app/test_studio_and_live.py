@@ -22,7 +22,13 @@ WRONG = [
     {"do": "erase"}, {"category": "unicorn"}, {"category": 3}, {"temperature": 0}, {"temperature": True},
     {"temperature": 99}, {"temperature": "0.4"}, {"seed": -1}, {"seed": 1.5}, {"seed": 2**40}, {"n": 0}, {"n": 10},
     {"n": True}, {"guidance": -1}, {"guidance": "4"}, {"guidance": 1e300}, {"pen_down": 1},
-    {"strokes": []}, {"strokes": None}, {"strokes": [[[1]]]}, {"strokes": [[[1, "2"]]]},
+    {"spread": -1}, {"spread": float("nan")}, {"do": ["complete"]}, {"do": "compare"},
+    {"do": "compare", "temperatures": [0.4, "x"]}, {"do": "compare", "temperatures": [0.4] * 10, "seeds": 7},
+    {"do": "compare", "temperatures": [0.4], "of": "erase"}, {"do": "compare", "temperatures": {"a": 1}},
+    {"do": "blend"}, {"do": "blend", "drawings": [START]}, {"do": "blend", "drawings": [START] * 2, "how": "mash"},
+    {"do": "blend", "drawings": [START] * 2, "categories": 3}, {"do": "blend", "drawings": [START] * 2, "steps": 99},
+    {"do": "blend", "drawings": [START] * 2, "categories": ["cat", "unicorn"]}, {"do": "guess", "strokes": []},
+    {"do": "inspect", "strokes": [[[1]]]}, {"strokes": []}, {"strokes": None}, {"strokes": [[[1]]]}, {"strokes": [[[1, "2"]]]},
     {"strokes": [[[1e300, 0]]]}, {"strokes": [[[0, 0]] * 2001]}, {"strokes": [[]] * 500}, {"strokes": {"a": 1}},
 ]  # fmt: skip
 
@@ -137,3 +143,35 @@ def test_every_word_is_there_in_both_languages():
     source = (Path(text.__file__).parent / "canvas" / "canvas.js").read_text(encoding="utf-8")
     used = re.findall(r'(?:say|tell|announce)\("(\w+)"', source)
     assert len(used) > 10 and set(used) <= set(text.WORDS[text.ENGLISH])
+
+
+def test_other_jobs_answer_over_the_live_route(server, tiny_sketcher):
+    with live(server) as socket:
+
+        def ask(**fields):
+            socket.send(json.dumps({"id": 5} | fields))
+            while (message := hear(socket))["type"] == "points":
+                pass
+            assert message["type"] == "done", message
+            return message
+
+        heats, asked = [0.2, 0.4, 0.9], {"strokes": START, "category": "cat"}
+        compared = ask(do="compare", temperatures=heats, seeds=2, seed=3, **asked)["drawings"]
+        assert len(compared) == 6
+        for k, (heat, seed) in enumerate([(heat, seed) for heat in heats for seed in (3, 4)]):
+            same = ask(do="complete", temperature=heat, seed=seed, n=1, **asked)["drawings"]
+            assert same == [compared[k]], "a compared picture is the first ending of its temperature and seed"
+        pair = [START, [[[0, 0], [90, 10], [50, 80]]]]
+        strip = ask(do="blend", drawings=pair, categories=["cat", None], steps=5)["drawings"]
+        assert len(strip) == 5
+        flat = [point for drawing in strip for stroke in drawing for point in stroke]
+        assert all(-0.1 <= value <= 512.1 for point in flat for value in point)
+        assert len(ask(do="blend", how="grid", drawings=pair * 2, steps=3)["drawings"]) == 9
+        assert len(ask(do="blend", how="sum", drawings=[*pair, START])["drawings"]) == 1
+        found = ask(do="guess", **asked)["found"]
+        assert {name for name, _ in found} <= set(tiny_sketcher.categories)
+        assert abs(sum(share for _, share in found) - 1) < 1e-2 or len(tiny_sketcher.categories) > 5
+        looked = ask(do="inspect", **asked)["found"]
+        n = len(looked["l_s"])
+        assert len(looked["stroke5"]) == len(looked["pen"]) == len(looked["pi"]) == n + 1
+        assert looked["pen"][0] == START[0][0] and np.allclose(looked["pen"][-1], START[0][-1], atol=1.0)
