@@ -1,11 +1,10 @@
 """The live path: a WebSocket on the page's own server, so that endings appear while they are drawn.
 
 Messages are JSON objects. The page sends a request ``{"id", "do", "strokes", "category", "temperature",
-"seed", "n", "pen_down", "guidance", …}`` (all are checked in :func:`app.studio.check_request`) or ``{"cancel": id}``; a new request cancels the one before it on the same
-connection. Back come ``{"id", "type": "points", "rows": [[k, x, y, pen], ...]}`` (pen 0: a stroke starts;
-1: a line leads here; 2: drawing k has ended), then ``{"id", "type": "done", "drawings": [...]}`` ("found" instead for what
-draws nothing), or
-``{"id", "type": "error", "code", "message"}``.
+"seed", "n", …}`` (:func:`app.studio.check_request` knows all) or ``{"cancel": id}``; a new request cancels the one
+before it on the same connection. Back come ``{"id", "type": "points", "rows": [[k, x, y, pen], ...]}`` (pen 0: a
+stroke starts; 1: a line leads here; 2: drawing k has ended), then ``{"id", "type": "done", "drawings": [...]}``
+("found" instead, for what draws nothing), or ``{"id", "type": "error", "code", "message"}``.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from typing import Any
 import gradio as gr
 
 from app import text
-from app.canvas import SCRIPT, STYLE, Gallery, StrokePad, Title
-from app.studio import TEMPERATURES, Studio, StudioError
+from app.canvas import SCRIPTS, STYLE, Gallery, Panels, StrokePad, Title
+from app.studio import MAX_DRAWINGS, TEMPERATURES, Studio, StudioError
 
 THEME = gr.themes.Base(
     primary_hue="orange",
@@ -29,8 +29,24 @@ THEME = gr.themes.Base(
 
 # Words and pad go into the head, so that both are there before Gradio puts the components in place.
 _WORDS = json.dumps(text.WORDS, ensure_ascii=False).replace("<", "\\u003c")
-_SETUP = f"window.doodleDuetWords = {_WORDS}; window.doodleDuetChinese = {list(text.CHINESE_LOCALES)};"
-HEAD = f"<style>{STYLE}</style><script>{_SETUP}</script><script>{SCRIPT}</script>"
+_NAMES = json.dumps(text.CATEGORIES_IN_CHINESE, ensure_ascii=False).replace("<", "\\u003c")
+# A language chosen on the page counts as the browser's own, for Gradio's controls too, which look at nothing else.
+_LANGUAGE = """
+try {
+  const chosen = localStorage.getItem("doodle-duet-language");
+  if (chosen) {
+    Object.defineProperty(navigator, "language", { get: () => chosen });
+    Object.defineProperty(navigator, "languages", { get: () => [chosen] });
+  }
+} catch { /* no storage: the browser's language */ }
+"""
+_SETUP = f"""{_LANGUAGE}
+window.doodleDuetWords = {_WORDS};
+window.doodleDuetNames = {_NAMES};
+window.doodleDuetChinese = {list(text.CHINESE_LOCALES)};
+"""
+HEAD = f"<style>{STYLE}</style><script>{_SETUP}</script>" + "".join(f"<script>{script}</script>" for script in SCRIPTS)
+MODES = ("finish", "vary", "compare", "blend", "dream", "inside")
 
 
 def build(studio: Studio) -> tuple[gr.Blocks, gr.I18n]:
@@ -40,47 +56,72 @@ def build(studio: Studio) -> tuple[gr.Blocks, gr.I18n]:
 
     with gr.Blocks(title="Doodle Duet", analytics_enabled=False) as page:
         Title()
+        mode = gr.Radio(
+            [(i18n(name), name) for name in MODES],
+            value=MODES[0],
+            label=i18n("mode"),
+            show_label=False,
+            container=False,
+            elem_id="mode",
+        )
         with gr.Row(equal_height=False):
             with gr.Column(scale=3, min_width=320, elem_classes="duet-left"):
                 StrokePad()
             with gr.Column(scale=2, min_width=320, elem_classes="duet-right"):
-                mode = gr.Radio(
-                    [(i18n("finish"), "finish"), (i18n("vary"), "vary")],
-                    value="finish",
-                    label=i18n("mode"),
-                    elem_id="mode",
-                )
-                category = gr.Dropdown(
-                    text.category_choices(studio.categories, text.ENGLISH),
-                    value=text.ANYTHING,
-                    label=i18n("category"),
-                    filterable=True,
-                    elem_id="category",
-                )
-                temperature = gr.Slider(
-                    *TEMPERATURES,
-                    value=0.4,
-                    step=0.05,
-                    label=i18n("temperature"),
-                    info=i18n("temperature_info"),
-                    buttons=[],
-                    elem_id="temperature",
-                )
-                with gr.Row(equal_height=True):
-                    seed = gr.Number(0, label=i18n("seed"), precision=0, minimum=0, elem_id="seed", min_width=100)
-                    another = gr.Button(i18n("another"), variant="primary", elem_id="another", min_width=120)
+                with gr.Row(elem_classes="duet-controls"):
+                    category = gr.Dropdown(
+                        text.category_choices(studio.categories, text.ENGLISH),
+                        value=text.ANYTHING,
+                        label=i18n("category"),
+                        filterable=True,
+                        elem_id="category",
+                        min_width=140,
+                    )
+                    temperature = gr.Slider(
+                        *TEMPERATURES,
+                        value=0.4,
+                        step=0.05,
+                        label=i18n("temperature"),
+                        buttons=[],
+                        elem_id="temperature",
+                        min_width=140,
+                    )
+                    n = gr.Slider(
+                        1,
+                        MAX_DRAWINGS,
+                        9,
+                        step=1,
+                        label=i18n("how_many"),
+                        buttons=[],
+                        elem_id="how-many",
+                        min_width=140,
+                    )
+                    spread = gr.Slider(
+                        0, 2, 0.5, step=0.1, label=i18n("how_far"), buttons=[], elem_id="how-far", min_width=140
+                    )
+                    seed = gr.Number(0, label=i18n("seed"), precision=0, minimum=0, elem_id="seed", min_width=90)
+                    another = gr.Button(i18n("another"), variant="primary", elem_id="another", min_width=90)
                 Gallery()
+                Panels()
+        apply = gr.Button(elem_id="apply", elem_classes="duet-unseen")
 
         tell = (
-            "(mode, category, temperature, seed) => { window.doodleDuet.set({mode, temperature, "
+            "(mode, category, temperature, seed, n, spread) => { window.doodleDuet.set({mode, temperature, n, spread, "
             f"category: category === '{text.ANYTHING}' ? null : category, seed: Math.max(0, seed | 0)}}); }}"
         )
-        controls = [mode, category, temperature, seed]
+        controls = [mode, category, temperature, seed, n, spread]
         gr.on([control.change for control in controls] + [page.load], None, controls, None, js=tell)
+        # The pad's wishes (a guess that was clicked, a picture of a comparison) go through the controls as well.
+        wanted = (
+            "() => { const w = window.doodleDuet.wanted(); "
+            f"return [w.mode, w.category ?? '{text.ANYTHING}', w.temperature, w.seed, w.n, w.spread]; }}"
+        )
+        apply.click(None, None, controls, js=wanted)
         another.click(None, None, seed, js="() => Math.floor(Math.random() * 1e6)")
 
         def in_their_language(request: gr.Request) -> Any:
-            language = text.preferred_language(request.headers.get("accept-language", ""))
+            chosen = request.cookies.get("duet_language", "")
+            language = text.preferred_language(chosen or request.headers.get("accept-language", ""))
             return gr.Dropdown(choices=text.category_choices(studio.categories, language))
 
         page.load(in_their_language, None, category, api_name=False, queue=False, show_progress="hidden")

@@ -15,13 +15,20 @@
 
   const words = window.doodleDuetWords || { en: {} };
   const language = (window.doodleDuetChinese || []).includes(navigator.language) ? "zh-CN" : "en";
+  document.documentElement.lang = language;
   const say = (key, values = {}) =>
     ((words[language] || {})[key] || (words.en || {})[key] || key).replace(/\{(\w+)\}/g, (_, name) => values[name]);
 
-  const settings = { mode: "finish", category: null, temperature: 0.4, seed: 0, n: 9 };
+  const settings = { mode: "finish", category: null, temperature: 0.4, seed: 0, n: 9, spread: 0.5 };
+  const KEPT = "doodle-duet-settings";
+  const AUTO = "auto"; // the category that stands for the network's own guess
+  // Modes of other files: {enter(), leave(), change(what), press(event), paint(context)}; each is optional.
+  const modes = {};
+  const modeNow = () => modes[settings.mode] || null;
   const stillness = window.matchMedia("(prefers-reduced-motion: reduce)");
 
   let pad = null, gallery = null, status = null, live = null, invitation = null;
+  let guesses = null;
   const buttons = {};
 
   // --- the drawing and its history -----------------------------------------------------------------
@@ -67,6 +74,55 @@
   // --- drawing with the pen ------------------------------------------------------------------------
   const round = (value) => Math.round(value * 10) / 10;
 
+  // Deleting a stroke: the one under the pen, if any.
+  let erasing = false;
+  function erase(event) {
+    const box = pad.getBoundingClientRect();
+    const x = ((event.clientX - box.left) * SIDE) / box.width, y = ((event.clientY - box.top) * SIDE) / box.height;
+    const strokes = drawing();
+    for (let i = strokes.length - 1; i >= 0; i--) {
+      if (distanceTo(strokes[i].points, x, y) > 12) continue;
+      commit(strokes.filter((_, k) => k !== i));
+      announce("heard_erased");
+      think();
+      return;
+    }
+  }
+
+  function distanceTo(points, x, y) {
+    let least = Infinity;
+    points.forEach(([x1, y1], i) => {
+      const [x0, y0] = points[Math.max(0, i - 1)], dx = x1 - x0, dy = y1 - y0;
+      const t = Math.min(1, Math.max(0, ((x - x0) * dx + (y - y0) * dy) / (dx * dx + dy * dy || 1)));
+      least = Math.min(least, Math.hypot(x - x0 - t * dx, y - y0 - t * dy));
+    });
+    return least;
+  }
+
+  function setErasing(on) {
+    erasing = on;
+    pad.classList.toggle("duet-erasing", on);
+    buttons.erase.setAttribute("aria-pressed", String(on));
+    if (on) tell("say_erase");
+    else tellState();
+  }
+
+  // Showing how the drawing came about, faster at each press.
+  let replay = null; // {speed, begun, shown}
+  function startReplay() {
+    if (!drawing().length) return;
+    const speed = replay ? { 1: 2, 2: 4 }[replay.speed] : 1;
+    replay = speed ? { speed, begun: replay ? replay.begun : null, shown: replay ? replay.shown : 0, last: 0 } : null;
+    if (replay) tell("say_replay", { speed });
+    redraw();
+  }
+  function stopReplay() {
+    if (!replay) return;
+    replay = null;
+    tellState();
+    redraw();
+  }
+
   function place(event) {
     const box = pad.getBoundingClientRect();
     const clamp = (value) => Math.min(SIDE, Math.max(0, value));
@@ -91,6 +147,8 @@
     event.preventDefault();
     pointer = event.pointerId;
     try { pad.setPointerCapture(pointer); } catch { /* a synthetic pointer */ }
+    if (erasing) { erase(event); return; }
+    stopReplay();
     cancel();
     stroke = { by: "hand", points: [], begun: event.timeStamp };
     extend(event);
@@ -99,6 +157,7 @@
   }
 
   function penMove(event) {
+    if (event.pointerId === pointer && erasing) erase(event);
     if (event.pointerId !== pointer || !stroke) return;
     const events = event.getCoalescedEvents ? event.getCoalescedEvents() : [];
     for (const each of events.length ? events : [event]) extend(each);
@@ -152,8 +211,8 @@
     asked.revealed = 0;
     if (!socket || socket.readyState !== WebSocket.OPEN) return; // asked again once connected
     socket.send(JSON.stringify({
-      id: asked.id, do: asked.kind, strokes: thinned(asked.base), category: settings.category,
-      temperature: settings.temperature, seed: settings.seed, n: asked.n,
+      id: asked.id, do: asked.kind, strokes: thinned(asked.base), category: category(),
+      temperature: settings.temperature, seed: settings.seed, n: asked.n, spread: settings.spread,
     }));
   }
 
@@ -166,8 +225,37 @@
     refresh();
   }
 
-  function think() {
+  let guessed = null; // the category that the network takes the drawing for, while it may choose
+  const category = () => (settings.category === AUTO ? guessed : settings.category);
+
+  // What the network takes the drawing for, asked beside the endings; another answer than before asks for new ones.
+  async function guessAgain() {
+    const base = drawing();
+    const found = await window.doodleDuet.ask({ do: "guess", strokes: thinned(base) });
+    if (base !== drawing() || settings.category !== AUTO || !found || found.error) return;
+    showGuesses(found.found);
+    if (found.found[0][0] !== guessed) { guessed = found.found[0][0]; think(false); }
+  }
+
+  function showGuesses(found) {
+    if (!guesses) return;
+    guesses.hidden = !found;
+    guesses.querySelectorAll("button").forEach((button, i) => {
+      button.hidden = !found || !found[i];
+      if (!found || !found[i]) return;
+      const [name, share] = found[i];
+      button.textContent = `${nameOf(name)} ${Math.round(share * 100)}%`;
+      button.onclick = () => choose({ category: name });
+    });
+  }
+  const nameOf = (name) => (language === "zh-CN" && (window.doodleDuetNames || {})[name]) || name;
+
+  function think(guessing = true) {
     cancel();
+    if (settings.category !== AUTO || !drawing().length) { guessed = null; showGuesses(null); }
+    const mode = modeNow();
+    if (mode) { if (mode.change) mode.change("drawing"); refresh(); return; }
+    if (settings.category === AUTO && drawing().length && guessing) guessAgain();
     if (!drawing().length) { tellState(); refresh(); return; }
     turn = {
       id: nextId++, kind: settings.mode === "vary" ? "vary" : "complete", base: drawing(), n: settings.n,
@@ -205,10 +293,17 @@
     refresh();
   }
 
-  function take(k) {
+  // All of an ending, or its first stroke alone.
+  function take(k, whole = true) {
     if (!turn || !turn.results[k] || !turn.ended[k] || stroke) return;
-    const strokes = turn.results[k].map((points) => ({ by: "net", points }));
+    const strokes = turn.results[k].slice(0, whole ? undefined : 1).map((points) => ({ by: "net", points }));
     if (!strokes.length) return;
+    if (!whole) {
+      commit([...turn.base, ...strokes]);
+      announce("say_next");
+      think();
+      return;
+    }
     commit(turn.kind === "vary" ? strokes : [...turn.base, ...strokes]);
     turn.taken = k;
     turn.shown = k;
@@ -318,6 +413,22 @@
     if (!pad) return;
     const context = begin(pad);
     if (!context) return;
+    const mode = modeNow();
+    if (replay) {
+      const strokes = drawing(), total = strokes.reduce((sum, s) => sum + lengthOf(s.points), 0);
+      replay.shown += replay.last ? Math.min(time - replay.last, 50) * 0.35 * replay.speed : 0;
+      replay.last = time;
+      let left = replay.shown;
+      for (const s of strokes) {
+        ink(context, pad, partOf([s.points], left).map((points) => ({ by: s.by, points })));
+        left -= lengthOf(s.points);
+        if (left <= 0) break;
+      }
+      if (replay.shown >= total) stopReplay();
+      redraw();
+      return;
+    }
+    if (mode && mode.paint) { mode.paint(context, pad, time); if (stroke) ink(context, pad, [stroke]); return; }
     ink(context, pad, drawing());
     if (stroke && stroke.points.length) ink(context, pad, [stroke]);
     if (turn && turn.kind === "complete" && turn.taken === null && !stroke) {
@@ -345,6 +456,8 @@
 
   function paintCards() {
     if (!gallery) return;
+    gallery.hidden = Boolean(modeNow());
+    if (modeNow()) return;
     const kind = turn ? turn.kind : settings.mode === "vary" ? "vary" : "complete";
     const cards = gallery.querySelectorAll(".duet-card");
     gallery.querySelector(".duet-empty").hidden = Boolean(turn) && !turn.error;
@@ -358,6 +471,8 @@
       say(endings ? "empty_endings_more" : "empty_variations_more");
     if (!turn || turn.error) return;
     cards.forEach((card, k) => {
+      card.hidden = k >= turn.n;
+      if (card.hidden) return;
       const strokes = (turn.results[k] || []).map((points) => ({ by: "net", points }));
       const canvas = card.querySelector("canvas");
       const context = begin(canvas);
@@ -391,17 +506,30 @@
       const ready = turn && turn.kind === "complete" && turn.ended[turn.shown] && turn.taken === null
         && turn.results[turn.shown].length > 0;
       buttons.take.disabled = !ready;
+      buttons.next.disabled = !ready;
+      buttons.erase.disabled = !drawing().length && !erasing;
+      buttons.replay.disabled = !drawing().length;
     }
     if (invitation) invitation.hidden = !isEmpty();
   }
 
   // --- putting it on the page ----------------------------------------------------------------------
+  function attachTitle(element) {
+    label(element);
+    element.querySelectorAll("[data-language]").forEach((button) => {
+      button.setAttribute("aria-pressed", String(button.dataset.language === language));
+      button.addEventListener("click", () => useLanguage(button.dataset.language));
+    });
+    element.querySelector("[data-do=help]").addEventListener("click", showHelp);
+  }
+
   function label(element) {
     element.querySelectorAll("[data-word]").forEach((each) => { each.textContent = say(each.dataset.word); });
     element.querySelectorAll("[data-tip]").forEach((each) => {
       each.title = say(each.dataset.tip);
       each.setAttribute("aria-label", say(each.dataset.tip));
     });
+    element.querySelectorAll("[data-label]").forEach((each) => each.setAttribute("aria-label", say(each.dataset.label)));
   }
 
   function attachPad(element) {
@@ -417,6 +545,9 @@
     pad.addEventListener("pointercancel", penUp);
     pad.addEventListener("contextmenu", (event) => event.preventDefault());
     const actions = {
+      next: () => { if (turn && turn.kind === "complete" && turn.taken === null) take(turn.shown, false); },
+      erase: () => setErasing(!erasing),
+      replay: startReplay,
       undo: () => step(-1, "heard_undo"),
       redo: () => step(1, "heard_redo"),
       clear: () => { if (drawing().length && !stroke) { commit([]); announce("heard_clear"); think(); } },
@@ -431,12 +562,27 @@
       const key = event.key.toLowerCase(), command = event.ctrlKey || event.metaKey;
       if (command && key === "z") { event.preventDefault(); (event.shiftKey ? actions.redo : actions.undo)(); }
       else if (command && key === "y") { event.preventDefault(); actions.redo(); }
-      else if (key === "enter" && !command && !event.target.closest("button, a, [role=button]")) actions.take();
+      else if (command || event.altKey || event.target.closest("dialog")) return;
+      else if (key === "enter" && !event.target.closest("button, a, [role=button]")) actions.take();
+      else if (event.target.closest("button, a, [role=button], [role=slider]")) return;
+      else if (key === "?") showHelp();
+      else if (key === "n") actions.next();
+      else if (key === "e" && !buttons.erase.disabled) actions.erase();
+      else if (key === "p") actions.replay();
+      else if (key === "escape" && erasing) actions.erase();
+      else if (key === "delete" || key === "backspace") {
+        if (drawing().length && !stroke) { commit(drawing().slice(0, -1)); announce("heard_erased"); think(); }
+      } else if (/^[1-9]$/.test(key) && turn && Number(key) <= turn.n && turn.ended && turn.ended[Number(key) - 1]) {
+        take(Number(key) - 1);
+      } else if (modeNow() && modeNow().press) modeNow().press(event);
     });
     new ResizeObserver(refresh).observe(pad);
     new MutationObserver(refresh).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+    guesses = element.querySelector(".duet-guesses");
+    element.querySelector("[data-do=example]").addEventListener("click", example);
     recall();
     connect();
+    setTimeout(settle, 0);
     if (drawing().length) think();
     else tellState();
     refresh();
@@ -458,22 +604,109 @@
     refresh();
   }
 
+  // From the controls.
   function set(changes) {
-    let different = false;
-    for (const [name, value] of Object.entries(changes)) {
-      if (value === undefined || settings[name] === value) continue;
-      settings[name] = value;
-      different = true;
+    const before = { ...settings };
+    Object.assign(settings, Object.fromEntries(Object.entries(changes).filter(([, value]) => value !== undefined)));
+    const changed = Object.keys(settings).filter((name) => settings[name] !== before[name]);
+    if (!changed.length || !pad) return;
+    try { localStorage.setItem(KEPT, JSON.stringify(settings)); } catch { /* as for the drawing */ }
+    if (changed.includes("category") && settings.category !== AUTO) { guessed = null; showGuesses(null); }
+    if (changed.includes("mode")) {
+      const left = modes[before.mode];
+      cancel();
+      if (left && left.leave) left.leave();
+      document.body.dataset.duetMode = settings.mode;
+      if (modeNow() && modeNow().enter) modeNow().enter();
+    } else if (modeNow() && modeNow().change) {
+      modeNow().change(changed);
+      return refresh();
     }
-    if (different && pad && !stroke) think();
+    if (!stroke) think();
+    return undefined;
+  }
+
+  // The other way: put values into the controls, which then tell us.
+  let wanted = null;
+  function choose(values) {
+    wanted = { ...settings, ...values };
+    const button = document.getElementById("apply");
+    if (button) button.click();
+  }
+
+  // The settings of the last visit.
+  function settle() {
+    document.body.dataset.duetMode = settings.mode;
+    try {
+      const kept = JSON.parse(localStorage.getItem(KEPT) || "{}");
+      const sound = Object.fromEntries(Object.keys(settings)
+        .filter((name) => typeof kept[name] === typeof settings[name] || (name === "category" && kept[name] === null))
+        .map((name) => [name, kept[name]]));
+      if (typeof kept.category === "string") sound.category = kept.category;
+      if (Object.keys(sound).some((name) => sound[name] !== settings[name])) choose(sound);
+    } catch { /* damaged: as it comes */ }
+  }
+
+  function useLanguage(chosen) {
+    try { localStorage.setItem("doodle-duet-language", chosen); } catch { /* then for this visit only */ }
+    document.cookie = `duet_language=${chosen}; path=/; SameSite=Lax; max-age=31536000`;
+    location.reload();
+  }
+
+  // A start for a category: the first strokes of a careful drawing of the network's.
+  async function example() {
+    if (stroke) return;
+    const found = await window.doodleDuet.ask({
+      do: "draw", category: category(), temperature: 0.25, seed: Math.floor(Math.random() * 1e6), n: 1,
+    });
+    if (!found || found.error || stroke) return;
+    const strokes = found.drawings[0], part = Math.max(1, Math.floor(strokes.length * 0.4));
+    let kept = strokes.slice(0, part);
+    if (strokes.length === 1) kept = [strokes[0].slice(0, Math.max(2, Math.ceil(strokes[0].length / 2)))];
+    const fit = ([x, y]) => [round(56 + x * 0.78), round(56 + y * 0.78)];
+    commit(kept.map((points) => ({ by: "hand", points: points.map(fit) })));
+    tell("say_example");
+    think();
+  }
+
+  let help = null;
+  function showHelp() {
+    if (!help) {
+      help = document.createElement("dialog");
+      help.className = "duet-help";
+      const title = document.createElement("h2"), list = document.createElement("dl");
+      title.textContent = say("shortcuts");
+      for (const [keys, key] of [["Ctrl+Z", "undo"], ["Ctrl+Shift+Z", "redo"], ["Enter", "key_take"], ["N", "key_next"],
+        ["1 … 9", "key_number"], ["E", "key_erase"], ["Del", "key_delete"], ["P", "key_replay"], ["← →", "key_step"],
+        ["?", "shortcuts"]]) {
+        const term = document.createElement("dt"), what = document.createElement("dd");
+        term.textContent = keys;
+        what.textContent = say(key);
+        list.append(term, what);
+      }
+      const close = document.createElement("button");
+      close.textContent = say("close");
+      close.className = "duet-tool";
+      close.onclick = () => help.close();
+      help.append(title, list, close);
+      document.body.append(help);
+    }
+    if (!help.open) help.showModal();
   }
 
   window.doodleDuet = {
-    label, attachPad, attachGallery, set,
+    attachTitle, attachPad, attachGallery, set,
+    wanted: () => wanted,
+    // For the other modes.
+    modes, settings, say, nameOf, tell, announce, choose, category, thinned, redraw, begin, ink, fit, lengthOf, partOf,
+    colour, label, SIDE, AUTO,
+    strokes: drawing,
+    put: (strokes) => { commit(strokes); announce("say_put"); think(); },
+    still: () => stillness.matches,
     // For tests and curious people.
     drawing: () => drawing().map((s) => ({ by: s.by, points: s.points.map((p) => p.slice(0, 2)) })),
     endings: () => (turn && turn.done && !turn.error ? turn.results : null),
-    settings: () => ({ ...settings }),
+    settingsNow: () => ({ ...settings }),
     connected: () => Boolean(socket && socket.readyState === WebSocket.OPEN),
     _drop: () => socket && socket.close(),
   };

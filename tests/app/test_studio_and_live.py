@@ -28,7 +28,8 @@ WRONG = [
     {"do": "blend"}, {"do": "blend", "drawings": [START]}, {"do": "blend", "drawings": [START] * 2, "how": "mash"},
     {"do": "blend", "drawings": [START] * 2, "categories": 3}, {"do": "blend", "drawings": [START] * 2, "steps": 99},
     {"do": "blend", "drawings": [START] * 2, "categories": ["cat", "unicorn"]}, {"do": "guess", "strokes": []},
-    {"do": "inspect", "strokes": [[[1]]]}, {"strokes": []}, {"strokes": None}, {"strokes": [[[1]]]}, {"strokes": [[[1, "2"]]]},
+    {"do": "inspect", "strokes": [[[1]]]}, {"strokes": []}, {"strokes": None},
+    {"strokes": [[[1]]]}, {"strokes": [[[1, "2"]]]},
     {"strokes": [[[1e300, 0]]]}, {"strokes": [[[0, 0]] * 2001]}, {"strokes": [[]] * 500}, {"strokes": {"a": 1}},
 ]  # fmt: skip
 

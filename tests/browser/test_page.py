@@ -100,7 +100,21 @@ def hands(page):
 def choose_temperature(page, value):
     page.locator("#temperature input[type=number]").fill(str(value))
     page.locator("#temperature input[type=number]").press("Enter")
-    page.wait_for_function(f"window.doodleDuet.settings().temperature === {value}")
+    page.wait_for_function(f"window.doodleDuet.settingsNow().temperature === {value}")
+
+
+def choose(page, **values):
+    """Through the page's own controls, as a person would, but for the mode: that one is clicked."""
+    mode = values.pop("mode", None)
+    if mode:
+        page.locator(f"#mode input[value={mode}]").check()
+        page.wait_for_function(f"window.doodleDuet.settingsNow().mode === '{mode}'")
+    if values:
+        page.evaluate("(values) => window.doodleDuet.choose(values)", values)
+        for name, value in values.items():
+            page.wait_for_function(
+                "([name, value]) => window.doodleDuet.settingsNow()[name] === value", arg=[name, value]
+            )
 
 
 def test_from_first_stroke_to_variations(page):
@@ -121,9 +135,9 @@ def test_from_first_stroke_to_variations(page):
     assert endings(page) != second
     choose_temperature(page, 0.4)
     assert endings(page) == second
-    seed = page.evaluate("window.doodleDuet.settings().seed")
+    seed = page.evaluate("window.doodleDuet.settingsNow().seed")
     page.locator("#another").click()
-    page.wait_for_function(f"window.doodleDuet.settings().seed !== {seed}")
+    page.wait_for_function(f"window.doodleDuet.settingsNow().seed !== {seed}")
     third = endings(page)
     assert third != second
 
@@ -141,8 +155,7 @@ def test_from_first_stroke_to_variations(page):
     page.locator("[data-do=undo]").click()
     endings(page)
 
-    page.get_by_label("Vary it").check()
-    page.wait_for_function("window.doodleDuet.settings().mode === 'vary'")
+    choose(page, mode="vary")
     variations = endings(page)
     assert variations != third
     page.locator(".duet-card").nth(1).click()
@@ -167,7 +180,7 @@ def test_a_category_can_be_searched_for(page):
     box.press_sequentially("ree")  # the list is searched at each key
     page.wait_for_function("document.querySelectorAll('[role=option]').length === 1")
     page.get_by_role("option", name="tree").click()
-    page.wait_for_function("window.doodleDuet.settings().category === 'tree'")
+    page.wait_for_function("window.doodleDuet.settingsNow().category === 'tree'")
     assert endings(page) != before
 
 
@@ -258,7 +271,7 @@ def test_touch_on_a_phone_in_chinese_and_dark(page):
     page.locator("#category input").tap()
     page.locator("#category input").fill("树")
     page.get_by_role("option", name="树 tree").tap()
-    page.wait_for_function("window.doodleDuet.settings().category === 'tree'")
+    page.wait_for_function("window.doodleDuet.settingsNow().category === 'tree'")
 
 
 @pytest.mark.parametrize("page", [PHONE | {"locale": "zh"}, PHONE | {"locale": "zh-TW"}], indirect=True)
@@ -290,3 +303,174 @@ def test_each_picture_beside_the_pad_shows_drawing_and_ending(page):
         assert page.evaluate(PIXELS.replace(".duet-pad", at), "--duet-ink") > 50
         if strokes:
             assert page.evaluate(PIXELS.replace(".duet-pad", at), "--duet-net") > 3
+
+
+def marks(page, selector):
+    """How many pixels of each picture are not empty."""
+    return page.evaluate(
+        """(selector) => [...document.querySelectorAll(selector)].map((canvas) => {
+          if (!canvas.width) return 0;
+          const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+          let n = 0;
+          for (let i = 3; i < data.length; i += 4) if (data[i] > 60) n++;
+          return n;
+        })""",
+        selector,
+    )
+
+
+def test_temperatures_side_by_side(page):
+    draw(page, HEAD)
+    endings(page)
+    choose(page, mode="compare")
+    page.wait_for_function("window.doodleDuet.compared() !== null", timeout=20_000)
+    pictures = page.evaluate("window.doodleDuet.compared()")
+    assert len(pictures) == 10
+    page.wait_for_timeout(200)
+    assert min(marks(page, ".duet-column canvas")) > 50, "the start itself is in each picture"
+    assert page.locator(".duet-column.duet-here").get_attribute("data-heat") == "0.4"
+    # τ marks its column without asking again, by slider and by key.
+    choose_temperature(page, 0.9)
+    assert page.locator(".duet-column.duet-here").get_attribute("data-heat") == "0.9"
+    page.locator(".duet-pad").focus()
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function("window.doodleDuet.settingsNow().temperature === 0.8")
+    assert page.evaluate("window.doodleDuet.compared()") == pictures
+    # A picture that is clicked sets τ and seed, and is then the first ending.
+    page.get_by_role("button", name="Grid with four seeds").click()
+    page.wait_for_function("(window.doodleDuet.compared() || []).length === 40", timeout=20_000)
+    grid = page.evaluate("window.doodleDuet.compared()")
+    page.locator(".duet-column").nth(6).locator(".duet-card").nth(2).click()
+    page.wait_for_function("window.doodleDuet.settingsNow().seed === 2")
+    assert page.evaluate("window.doodleDuet.settingsNow().temperature") == 0.7
+    choose(page, mode="finish")
+    assert endings(page)[0] == grid[6 * 4 + 2]
+
+
+def test_blending(page):
+    draw(page, HEAD)
+    endings(page)
+    choose(page, mode="blend")
+    page.wait_for_function("window.doodleDuet.blended().length === 9", timeout=30_000)
+    page.wait_for_timeout(200)
+    shown = marks(page, ".duet-strip canvas")
+    assert len(shown) == 9 and min(shown) > 5
+    page.get_by_role("button", name="Play", exact=True).click()
+    seen = set()
+    for _ in range(6):
+        page.wait_for_timeout(300)
+        seen.add(page.evaluate(PIXELS, "--duet-net"))
+    assert len(seen) > 2, "the morph moves on the pad"
+    page.get_by_role("button", name="Pause", exact=True).click()
+    page.get_by_role("button", name="Four corners").click()
+    page.wait_for_function("window.doodleDuet.blended().length === 25", timeout=30_000)
+    page.get_by_role("button", name="A − B + C").click()
+    page.wait_for_function("window.doodleDuet.blended().length === 1", timeout=30_000)
+    picture = page.evaluate("window.doodleDuet.blended()")[0]
+    page.locator(".duet-strip .duet-card").click()
+    assert [stroke["points"] for stroke in drawing(page)] == picture
+
+
+def test_dreaming(page):
+    choose(page, mode="dream")
+    page.wait_for_function("window.doodleDuet.dreams().length >= 18", timeout=30_000)  # it fills the window by itself
+    first = page.evaluate("window.doodleDuet.dreams()")
+    choose(page, category="cat")
+    page.wait_for_function("window.doodleDuet.dreams().length >= 9", timeout=30_000)
+    cats = page.evaluate("window.doodleDuet.dreams()")
+    assert cats[0] != first[0]
+    page.wait_for_timeout(300)
+    page.locator(".duet-dreams .duet-card").nth(3).click()
+    assert [stroke["points"] for stroke in drawing(page)] == [stroke["points"] for stroke in cats[3]]
+
+
+def test_looking_inside(page):
+    draw(page, HEAD)
+    draw(page, EAR)
+    endings(page)
+    choose(page, mode="inside")
+    page.wait_for_function("window.doodleDuet.inside() !== null", timeout=20_000)
+    look = page.evaluate("window.doodleDuet.inside()")
+    n = look["steps"]
+    assert page.locator(".duet-rows tbody tr").count() == n and look["found"]["pen"][0] == drawing(page)[0]["points"][0]
+    page.locator(".duet-pad").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("window.doodleDuet.inside().at") == look["at"] + 1
+    here = page.locator(".duet-rows tr.duet-here td").first.text_content()
+    assert here == str(look["at"] + 1), "the table follows"
+    # The map: sharper at low τ than at high, on the pad itself.
+    choose_temperature(page, 0.1)
+    page.wait_for_timeout(200)
+    sharp = marks(page, ".duet-pad")[0]
+    choose_temperature(page, 1)
+    page.wait_for_timeout(200)
+    assert marks(page, ".duet-pad")[0] > 1.2 * sharp
+    bars = page.evaluate("[...document.querySelectorAll('.duet-bar b')].map((each) => parseFloat(each.textContent))")
+    assert abs(sum(bars) - 100) < 2
+    page.get_by_role("button", name="Last step: what comes next").click()
+    assert page.evaluate("window.doodleDuet.inside().at") == n - 1
+
+
+def test_it_guesses_what_is_drawn(page):
+    choose(page, category="auto")
+    draw(page, HEAD)
+    page.wait_for_function("!document.querySelector('.duet-guesses').hidden", timeout=20_000)
+    shown = page.locator(".duet-guesses button:visible").all_text_contents()
+    assert shown and all(text.endswith("%") for text in shown)
+    endings(page)
+    page.locator(".duet-guesses button").first.click()  # overruled, or confirmed: a category of its own
+    page.wait_for_function("window.doodleDuet.settingsNow().category !== 'auto'")
+    assert page.evaluate("window.doodleDuet.settingsNow().category") == shown[0].rsplit(" ", 1)[0]
+
+
+def test_turns_tools_and_keys(page):
+    draw(page, HEAD)
+    results = endings(page)
+    k = next((i for i, strokes in enumerate(results) if len(strokes) > 1), None)
+    choose(page, n=3)
+    assert len(endings(page)) == 3 and page.locator(".duet-card:visible").count() == 3
+    choose(page, n=9)
+    results = endings(page)
+    k = next(i for i, strokes in enumerate(results) if strokes)
+    page.locator(".duet-gallery .duet-card").nth(k).hover()
+    page.keyboard.press("n")  # its next stroke alone
+    assert [stroke["points"] for stroke in drawing(page)[1:]] == results[k][:1]
+    endings(page)
+    page.keyboard.press("Delete")
+    assert hands(page) == ["hand"]
+    draw(page, EAR)
+    page.locator("[data-do=erase]").click()
+    box = page.locator(".duet-pad").bounding_box()
+    page.mouse.click(box["x"] + EAR[1][0] * box["width"] / 512, box["y"] + EAR[1][1] * box["width"] / 512)
+    assert len(drawing(page)) == 1 and drawing(page)[0]["points"][0] == pytest.approx(HEAD[0], abs=2)
+    page.keyboard.press("e")
+    page.keyboard.press("Control+z")
+    assert len(drawing(page)) == 2
+    page.keyboard.press("p")
+    page.wait_for_timeout(150)
+    part = page.evaluate(PIXELS, "--duet-ink")
+    page.wait_for_timeout(3500)
+    assert page.evaluate(PIXELS, "--duet-ink") > part, "replayed from its first point"
+    page.keyboard.press("?")
+    assert page.locator("dialog.duet-help").is_visible()
+    page.keyboard.press("Escape")
+    page.locator("[data-do=clear]").click()
+    page.locator("[data-do=example]").click()
+    page.wait_for_function("window.doodleDuet.drawing().length > 0", timeout=20_000)
+    assert set(hands(page)) == {"hand"}
+
+
+def test_language_and_settings_survive_a_reload(page, server):
+    page.get_by_role("button", name="中文").click()
+    page.wait_for_function(
+        "window.doodleDuet && window.doodleDuet.connected() && document.documentElement.lang === 'zh-CN'"
+    )
+    open_page(page, server)
+    assert page.locator("#mode").get_by_text("续画").is_visible(), "Gradio's own controls follow"
+    choose(page, temperature=0.7, category="cat")
+    choose(page, mode="dream")
+    open_page(page, server)
+    page.wait_for_function("window.doodleDuet.settingsNow().mode === 'dream'")
+    kept = page.evaluate("window.doodleDuet.settingsNow()")
+    assert kept["temperature"] == 0.7 and kept["category"] == "cat"
+    assert page.locator("#mode input[value=dream]").is_checked()
