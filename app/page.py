@@ -27,11 +27,13 @@ THEME = gr.themes.Base(
     button_primary_background_fill_dark="#c2410c",
 )
 
+MODES = ("finish", "vary", "compare", "blend", "dream", "inside")
+
 # Words and pad go into the head, so that both are there before Gradio puts the components in place.
 _WORDS = json.dumps(text.WORDS, ensure_ascii=False).replace("<", "\\u003c")
 _NAMES = json.dumps(text.CATEGORIES_IN_CHINESE, ensure_ascii=False).replace("<", "\\u003c")
 # A language chosen on the page counts as the browser's own, for Gradio's controls too, which look at nothing else.
-_LANGUAGE = """
+FIRST = """
 try {
   const chosen = localStorage.getItem("doodle-duet-language");
   if (chosen) {
@@ -40,13 +42,19 @@ try {
   }
 } catch { /* no storage: the browser's language */ }
 """
-_SETUP = f"""{_LANGUAGE}
-window.doodleDuetWords = {_WORDS};
-window.doodleDuetNames = {_NAMES};
-window.doodleDuetChinese = {list(text.CHINESE_LOCALES)};
-"""
-HEAD = f"<style>{STYLE}</style><script>{_SETUP}</script>" + "".join(f"<script>{script}</script>" for script in SCRIPTS)
-MODES = ("finish", "vary", "compare", "blend", "dream", "inside")
+
+
+def head(studio: Studio) -> str:
+    """What stands in the page's head: words, categories, style and scripts."""
+    categories = json.dumps(studio.categories).replace("<", "\\u003c")
+    setup = f"""
+    window.doodleDuetWords = {_WORDS};
+    window.doodleDuetNames = {_NAMES};
+    window.doodleDuetCategories = {categories};
+    window.doodleDuetChinese = {list(text.CHINESE_LOCALES)};
+    """
+    scripts = "".join(f"<script>{script}</script>" for script in (setup, *SCRIPTS))
+    return f"<style>{STYLE}</style>{scripts}"
 
 
 def build(studio: Studio) -> tuple[gr.Blocks, gr.I18n]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 
 import gradio as gr
+from starlette.middleware import Middleware
 
+from app.first import FirstScript
 from app.live import live_route
-from app.page import HEAD, THEME, build
+from app.page import FIRST, THEME, build, head
 from app.studio import Studio
 
 MAX_BODY = 262_144
@@ -30,10 +32,10 @@ def launch(
         prevent_thread_lock=True,
         i18n=i18n,
         theme=THEME,
-        head=HEAD,
+        head=head(studio),
         footer_links=["api"],
         run_history=False,
-        app_kwargs={"max_body_size": MAX_BODY},
+        app_kwargs={"max_body_size": MAX_BODY, "middleware": [Middleware(FirstScript, script=FIRST)]},
     )
     # Points are few bytes, and deflating them costs as much as a tenth of the drawing.
     page.server.config.ws_per_message_deflate = False

@@ -564,7 +564,6 @@
       else if (command && key === "y") { event.preventDefault(); actions.redo(); }
       else if (command || event.altKey || event.target.closest("dialog")) return;
       else if (key === "enter" && !event.target.closest("button, a, [role=button]")) actions.take();
-      else if (event.target.closest("button, a, [role=button], [role=slider]")) return;
       else if (key === "?") showHelp();
       else if (key === "n") actions.next();
       else if (key === "e" && !buttons.erase.disabled) actions.erase();
@@ -574,7 +573,9 @@
         if (drawing().length && !stroke) { commit(drawing().slice(0, -1)); announce("heard_erased"); think(); }
       } else if (/^[1-9]$/.test(key) && turn && Number(key) <= turn.n && turn.ended && turn.ended[Number(key) - 1]) {
         take(Number(key) - 1);
-      } else if (modeNow() && modeNow().press) modeNow().press(event);
+      } else if (modeNow() && modeNow().press && !event.target.closest("button, a, summary, [role=slider]")) {
+        modeNow().press(event);
+      }
     });
     new ResizeObserver(refresh).observe(pad);
     new MutationObserver(refresh).observe(document.body, { attributes: true, attributeFilter: ["class"] });
@@ -582,7 +583,7 @@
     element.querySelector("[data-do=example]").addEventListener("click", example);
     recall();
     connect();
-    setTimeout(settle, 0);
+    document.body.dataset.duetMode = settings.mode;
     if (drawing().length) think();
     else tellState();
     refresh();
@@ -606,6 +607,15 @@
 
   // From the controls.
   function set(changes) {
+    if (lastTime) {
+      // Gradio's buttons do nothing yet when its controls speak first: try until they say what was asked.
+      const differ = Object.keys(lastTime).some((name) => lastTime[name] !== changes[name]);
+      if (differ && tried < 10) {
+        setTimeout(() => { if (lastTime) { tried += 1; choose({ ...changes, ...lastTime }); set(changes); } }, 150);
+        return;
+      }
+      lastTime = null;
+    }
     const before = { ...settings };
     Object.assign(settings, Object.fromEntries(Object.entries(changes).filter(([, value]) => value !== undefined)));
     const changed = Object.keys(settings).filter((name) => settings[name] !== before[name]);
@@ -632,20 +642,19 @@
     wanted = { ...settings, ...values };
     const button = document.getElementById("apply");
     if (button) button.click();
+    return Boolean(button);
   }
 
-  // The settings of the last visit.
-  function settle() {
-    document.body.dataset.duetMode = settings.mode;
+  // The settings of the last visit, put into the controls as soon as these have spoken for the first time.
+  function lastSettings() {
     try {
       const kept = JSON.parse(localStorage.getItem(KEPT) || "{}");
-      const sound = Object.fromEntries(Object.keys(settings)
-        .filter((name) => typeof kept[name] === typeof settings[name] || (name === "category" && kept[name] === null))
-        .map((name) => [name, kept[name]]));
-      if (typeof kept.category === "string") sound.category = kept.category;
-      if (Object.keys(sound).some((name) => sound[name] !== settings[name])) choose(sound);
-    } catch { /* damaged: as it comes */ }
+      return Object.fromEntries(Object.keys(settings).filter((name) => name in kept && (
+        name === "category" ? kept[name] === null || typeof kept[name] === "string" : typeof kept[name] === typeof settings[name]
+      )).map((name) => [name, kept[name]]));
+    } catch { return {}; } // damaged: as it comes
   }
+  let lastTime = lastSettings(), tried = 0;
 
   function useLanguage(chosen) {
     try { localStorage.setItem("doodle-duet-language", chosen); } catch { /* then for this visit only */ }

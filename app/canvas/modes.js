@@ -381,8 +381,13 @@
   };
 
   // --- on the page -----------------------------------------------------------------------------------
-  duet.favourites = () => ["cat", "face", "bicycle", "flower", "house", "fish", "octopus", "pig", "sun", "tree", "star",
+  // Categories that it draws well, where the network at work knows them.
+  const FAVOURITES = ["cat", "face", "bicycle", "flower", "house", "fish", "octopus", "pig", "sun", "tree", "star",
     "umbrella", "snowman", "airplane", "butterfly", "ice cream"];
+  duet.favourites = () => {
+    const known = window.doodleDuetCategories || [], good = FAVOURITES.filter((name) => known.includes(name));
+    return good.length ? good : known.length ? known : [null];
+  };
 
   const builders = { compare: buildCompare, blend: buildBlend, dream: buildDream };
   duet.buildPanel = (name, build) => { builders[name] = build; };
