@@ -474,3 +474,17 @@ def test_language_and_settings_survive_a_reload(page, server):
     kept = page.evaluate("window.doodleDuet.settingsNow()")
     assert kept["temperature"] == 0.7 and kept["category"] == "cat"
     assert page.locator("#mode input[value=dream]").is_checked()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_serious(page, server, theme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    open_page(page, f"{server}/?__theme={theme}")
+    draw(page, HEAD)
+    endings(page)
+    for mode in ("finish", "vary", "compare", "blend", "dream", "inside"):
+        choose(page, mode=mode)
+        page.wait_for_timeout(1500)
+        found = axe.run(page).response["violations"]
+        serious = [(mode, each["id"]) for each in found if each["impact"] in ("serious", "critical")]
+        assert not serious
