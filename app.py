@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 
 # Before gradio and numpy are imported: no calls home, and one BLAS thread (two fight over one small step).
@@ -29,7 +30,13 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"app.py: {error}", file=sys.stderr)
         return 1
-    launch(Studio(sketcher), host=options.host, port=options.port, share=options.share)
+    # A host's stop signal ends as Ctrl-C does: what is in flight is answered first.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    studio = Studio(sketcher)
+    try:
+        launch(studio, host=options.host, port=options.port, share=options.share)
+    finally:
+        studio.close()
     return 0
 
 

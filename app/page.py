@@ -169,6 +169,42 @@ def _endpoints(studio: Studio) -> None:
         """n free drawings of a category, or of anything."""
         return answer(do="draw", category=category or None, temperature=temperature, n=n, seed=seed)
 
+    def compare(  # noqa: PLR0917
+        strokes: Any, category: str | None, of: str, temperatures: Any, seeds: float, seed: float
+    ) -> Any:
+        """The same start and noise at several temperatures: all seeds of the first temperature, then of the next."""
+        return answer(
+            do="compare",
+            strokes=strokes,
+            category=category or None,
+            of=of,
+            temperatures=temperatures,
+            seeds=seeds,
+            seed=seed,
+        )
+
+    def blend(  # noqa: PLR0917 (as above)
+        drawings: Any, categories: Any, how: str, steps: float, temperature: float, seed: float
+    ) -> Any:
+        """Drawings between drawings: "strip" of two, "grid" of four, or "sum" (A - B + C) of three."""
+        return answer(
+            do="blend",
+            drawings=drawings,
+            categories=categories or None,
+            how=how,
+            steps=steps,
+            temperature=temperature,
+            seed=seed,
+        )
+
+    def inspect(strokes: Any, category: str | None) -> Any:
+        """What the network expected at each point: the mixture, pen probabilities, L_s, L_p, and z."""
+        return answer(do="inspect", strokes=strokes, category=category or None)
+
+    def guess(strokes: Any) -> Any:
+        """What the network takes a drawing for: five [category, share]."""
+        return answer(do="guess", strokes=strokes)
+
     def categories() -> Any:
         """The categories that the network knows."""
         return studio.categories
@@ -181,10 +217,22 @@ def _endpoints(studio: Studio) -> None:
         n = gr.Number(9, precision=0, label="n")
         seed = gr.Number(0, precision=0, label="seed")
         pen_down = gr.Checkbox(False, label="pen_down")
+        of = gr.Textbox("complete", label="of: complete, vary or draw")
+        temperatures = gr.JSON([0.2, 0.4, 0.8], label="temperatures")
+        seeds = gr.Number(1, precision=0, label="seeds")
+        pair = gr.JSON([example, example], label="drawings: [strokes, ...]")
+        names = gr.JSON(None, label="categories, one for each drawing, or nothing")
+        how = gr.Textbox("strip", label="how: strip, grid or sum")
+        steps = gr.Number(5, precision=0, label="steps")
         drawings = gr.JSON(label="drawings")
         button = gr.Button()
     quiet: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": 4}
     button.click(complete, [strokes, category, temperature, n, seed, pen_down], drawings, api_name="complete", **quiet)
     button.click(vary, [strokes, category, temperature, n, seed], drawings, api_name="vary", **quiet)
     button.click(draw, [category, temperature, n, seed], drawings, api_name="draw", **quiet)
+    compared = [strokes, category, of, temperatures, seeds, seed]
+    button.click(compare, compared, drawings, api_name="compare", **quiet)
+    button.click(blend, [pair, names, how, steps, temperature, seed], drawings, api_name="blend", **quiet)
+    button.click(inspect, [strokes, category], drawings, api_name="inspect", **quiet)
+    button.click(guess, [strokes], drawings, api_name="guess", **quiet)
     button.click(categories, None, drawings, api_name="categories", **quiet)

@@ -6,7 +6,8 @@
 """
 
 from sketch_core.generate import Sketcher, load
+from sketch_core.inspection import Inspection, guess, inspect
 from sketch_core.strokes import Drawing, DrawingError
 
 __version__ = "0.1.0"
-__all__ = ["Drawing", "DrawingError", "Sketcher", "__version__", "load"]
+__all__ = ["Drawing", "DrawingError", "Inspection", "Sketcher", "__version__", "guess", "inspect", "load"]

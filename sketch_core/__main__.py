@@ -157,6 +157,7 @@ def _add_evaluate(commands: Any) -> None:
     parser.add_argument("--draw", type=int, default=2, help="free drawings a category for the share that ends [2]")
     parser.add_argument("--temperature", type=float, default=0.4, help="temperature of those [0.4]")
     parser.add_argument("--recognition", action="store_true", help="let the judge name drawings, endings, variations")
+    parser.add_argument("--guesses", action="store_true", help="how often the network itself guesses the category")
     parser.add_argument("--judge", metavar="DIR", help="the judge's folder [benchmarks/judge-345]")
     parser.add_argument(
         "--temperatures", nargs="+", type=float, metavar="TAU", help="at which the judge sees free drawings and endings"
@@ -192,6 +193,8 @@ def run_evaluate(options: argparse.Namespace) -> None:
         results["recognition"] = recognition.measure(
             sketcher, Judge.load(options.judge), sets[options.split], free=heats, endings=heats
         )
+    if options.guesses:
+        results["guesses"] = recognition.guesses(sketcher, sets[options.split])
     if options.json == "-":
         print(json.dumps(results, indent=1))
     else:
@@ -200,6 +203,9 @@ def run_evaluate(options: argparse.Namespace) -> None:
             print("free drawings that end by themselves: {share:.1%} of {drawings}".format(**results["ends_by_itself"]))
         if "recognition" in results:
             print(recognition.table(results["recognition"]))
+        for share, found in results.get("guesses", {}).items():
+            groups = ", ".join(f"{group} {rates['top1']:.2f} / {rates['top5']:.2f}" for group, rates in found.items())
+            print(f"category guessed from {float(share):.0%} of the points, top 1 / top 5: {groups}")
         if options.json:
             Path(options.json).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if options.save:

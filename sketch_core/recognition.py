@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from sketch_core import quickdraw, strokes
 from sketch_core.generate import Sketcher
+from sketch_core.inspection import guess
 from sketch_core.judge import Judge
 
 
@@ -146,6 +147,36 @@ def retrieved(
     ranks = (distances < np.diag(distances)[:, None]).sum(axis=1)
     found = {f"top{n}": round(float((ranks < n).mean()), 4) for n in (1, 10, 50)}
     return found | {"among": len(originals)}
+
+
+def guesses(
+    sketcher: Sketcher,
+    drawings: quickdraw.DrawingSet,
+    *,
+    shares: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
+    per_category: int = 1,
+    n_best: int = 40,
+    seed: int = 0,
+) -> dict[str, dict[str, dict[str, float]]]:
+    """How often :func:`sketch_core.inspection.guess` is right after so large a share of a drawing's points."""
+    best = set(best_filled(drawings, n_best))
+    real = drawings.per_category(per_category, seed)
+    names = [real.categories[label] for label in real.labels]
+    in_best = np.array([name in best for name in names])
+    result: dict[str, dict[str, dict[str, float]]] = {}
+    for share in shares:
+        hits = []
+        for rows, name in zip(real.stroke3, names, strict=True):
+            part = rows[: max(2, round(share * len(rows)))]
+            found = [guessed for guessed, _ in guess(sketcher, strokes.from_stroke3(part))]
+            hits.append((found[0] == name, name in found))
+        right = np.array(hits)
+        result[f"{share:g}"] = {
+            group: {"top1": round(float(right[chosen, 0].mean()), 4), "top5": round(float(right[chosen, 1].mean()), 4)}
+            for group, chosen in (("all", np.ones(len(names), dtype=bool)), ("best", in_best))
+            if chosen.any()
+        }
+    return result
 
 
 def table(found: dict[str, Any]) -> str:

@@ -124,6 +124,11 @@ def test_named_endpoints(server, tiny_sketcher):
     ):
         drawings = client.predict(*arguments, api_name=name)
         assert len(drawings) == 2 and len(drawings[0][0][0]) == 2
+    compared = client.predict(START, "cat", "complete", [0.2, 0.9], 2, 0, api_name="/compare")
+    assert len(compared) == 4
+    assert len(client.predict([START, START], None, "strip", 3, 0.2, 0, api_name="/blend")) == 3
+    assert len(client.predict(START, "cat", api_name="/inspect")["l_s"]) > 1
+    assert client.predict(START, api_name="/guess")[0][0] in tiny_sketcher.categories
     with pytest.raises(AppError, match="unicorn"):
         client.predict("unicorn", 0.4, 2, 0, api_name="/draw")
 

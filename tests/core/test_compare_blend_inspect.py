@@ -86,3 +86,15 @@ def test_a_guess_is_bayes_rule_over_the_likelihoods(tiny_sketcher, half_cat):
     guess(tiny_sketcher, part)
     again = dict(guess(tiny_sketcher, half_cat, n=99))
     assert all(np.isclose(again[name], share, atol=1e-4) for name, share in shares.items())
+
+
+def test_guesses_are_counted(tiny_sketcher, tmp_path):
+    from sketch_core import quickdraw, recognition
+    from tests.conftest import write_npz
+
+    for name in ("cat", "dog"):
+        write_npz(tmp_path / f"{name}.npz")
+    drawings = quickdraw.load_sets(str(tmp_path), ["cat", "dog"], ("test",))["test"]
+    found = recognition.guesses(tiny_sketcher, drawings, shares=(0.5, 1.0), n_best=1)
+    assert set(found) == {"0.5", "1"} and set(found["1"]) == {"all", "best"}
+    assert found["1"]["all"]["top5"] == 1.0, "there are but a few categories"
