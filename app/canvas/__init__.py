@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 HERE = Path(__file__).parent
-SCRIPTS = [(HERE / name).read_text(encoding="utf-8") for name in ("canvas.js", "modes.js", "inside.js")]
+SCRIPTS = [(HERE / name).read_text(encoding="utf-8") for name in ("canvas.js", "modes.js", "inside.js", "share.js")]
 STYLE = (HERE / "canvas.css").read_text(encoding="utf-8")
 
 CARDS = 9
@@ -60,6 +60,7 @@ TITLE = """
       <button type="button" data-language="en" lang="en">English</button>
       <button type="button" data-language="zh-CN" lang="zh-CN">中文</button>
     </div>
+    <button type="button" data-do="share" data-word="share"></button>
     <button type="button" data-do="help" data-tip="shortcuts">?</button>
   </div>
 </div>

@@ -62,6 +62,22 @@
     } catch { /* damaged: start empty */ }
   }
 
+  // A drawing that came with the link; undo brings back one's own.
+  function openLink() {
+    const opened = window.doodleDuet.opened && window.doodleDuet.opened();
+    if (!opened) return;
+    if (opened.damaged) {
+      history.push([]);
+      now = history.length - 1;
+      warning = "say_damaged";
+      return;
+    }
+    commit(opened.strokes);
+    lastTime = { ...settings, ...opened.settings };
+    tell("say_opened");
+  }
+  let warning = null; // shown until the next drawing
+
   function step(by, heard) {
     const to = now + by;
     if (to < 0 || to >= history.length || stroke) return;
@@ -150,6 +166,7 @@
     if (erasing) { erase(event); return; }
     stopReplay();
     cancel();
+    warning = null;
     stroke = { by: "hand", points: [], begun: event.timeStamp };
     extend(event);
     if (invitation) invitation.hidden = true;
@@ -326,6 +343,7 @@
 
   function tellState() {
     if (!socket && tries) return tell("say_offline", {}, "warn");
+    if (!drawing().length && warning) { tell(warning, {}, "warn"); return undefined; }
     if (!drawing().length) return tell("say_start");
     if (!turn || turn.error) return undefined;
     if (!turn.done) return tell("thinking", {}, "busy");
@@ -521,6 +539,7 @@
       button.addEventListener("click", () => useLanguage(button.dataset.language));
     });
     element.querySelector("[data-do=help]").addEventListener("click", showHelp);
+    element.querySelector("[data-do=share]").addEventListener("click", () => window.doodleDuet.share());
   }
 
   function label(element) {
@@ -582,6 +601,7 @@
     guesses = element.querySelector(".duet-guesses");
     element.querySelector("[data-do=example]").addEventListener("click", example);
     recall();
+    openLink();
     connect();
     document.body.dataset.duetMode = settings.mode;
     if (drawing().length) think();
@@ -708,7 +728,7 @@
     wanted: () => wanted,
     // For the other modes.
     modes, settings, say, nameOf, tell, announce, choose, category, thinned, redraw, begin, ink, fit, lengthOf, partOf,
-    colour, label, SIDE, AUTO,
+    colour, label, trace, SIDE, AUTO,
     strokes: drawing,
     put: (strokes) => { commit(strokes); announce("say_put"); think(); },
     still: () => stillness.matches,

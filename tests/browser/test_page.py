@@ -488,3 +488,66 @@ def test_axe_finds_nothing_serious(page, server, theme):
         found = axe.run(page).response["violations"]
         serious = [(mode, each["id"]) for each in found if each["impact"] in ("serious", "critical")]
         assert not serious
+
+
+def test_a_link_opens_elsewhere_to_the_same_drawing_and_endings(page, browser, server):
+    draw(page, HEAD)
+    endings(page)
+    page.locator(".duet-card").first.click() if endings(page)[0] else None
+    draw(page, EAR)
+    choose(page, temperature=0.7, seed=5, category="cat")
+    shown, drawn = endings(page), drawing(page)
+    page.get_by_role("button", name="Share", exact=True).click()
+    link = page.get_by_label("Link to this drawing").input_value()
+    points = sum(len(stroke["points"]) for stroke in drawn)
+    assert len(link) < 120 + 6 * points and "#v=1" in link
+    pixels = page.evaluate("document.querySelector('.duet-pad').width")
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-US")
+    other = context.new_page()
+    open_page(other, link)
+    other.wait_for_function("window.doodleDuet.settingsNow().temperature === 0.7")
+    assert drawing(other) == drawn
+    assert endings(other) == shown
+    settings = other.evaluate("window.doodleDuet.settingsNow()")
+    assert settings["seed"] == 5 and settings["category"] == "cat"
+    assert other.evaluate("document.querySelector('.duet-pad').width") == pixels
+    page.keyboard.press("Escape")
+    for seen in (page, other):
+        seen.wait_for_timeout(4000)
+    one, two = (seen.evaluate("document.querySelector('.duet-pad').toDataURL()") for seen in (page, other))
+    assert one == two, "pixel for pixel"
+    context.close()
+
+
+@pytest.mark.parametrize(
+    "fragment",
+    ["v=1&d=!!", "v=1&d=gICAgICA", "v=9&d=", "v=1&d=BQIC&t=99", "v=1&d=BQIC&c=unicorn", "v=1&d=" + "A" * 50_000],
+)
+def test_a_damaged_link_says_so(browser, server, fragment):
+    context = browser.new_context(locale="en-US")
+    page = context.new_page()
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    open_page(page, f"{server}/#{fragment}")
+    assert drawing(page) == [] and not errors
+    assert "damaged" in page.locator(".duet-status").text_content()
+    draw(page, HEAD)
+    assert len(endings(page)) == 9
+    context.close()
+
+
+def test_files_of_a_drawing_can_be_read_again(page):
+    draw(page, HEAD)
+    draw(page, EAR)
+    drawn = drawing(page)
+    again = page.evaluate("window.doodleDuet.files.read(JSON.stringify({strokes: window.doodleDuet.drawing()}))")
+    assert again == drawn
+    quick = page.evaluate("window.doodleDuet.files.read(window.doodleDuet.files.ndjson())")
+    assert [len(stroke["points"]) for stroke in quick] == [len(stroke["points"]) for stroke in drawn]
+    picture = page.evaluate("window.doodleDuet.files.svg()")
+    assert picture.count("<path") == 2 and picture.startswith("<svg")
+    for bad in ("{}", "[]", "[[[1]]]", '{"strokes": [{"points": []}]}', '{"drawing": [[1, 2]]}', "[[[1e999, 0]]]"):
+        refused = page.evaluate(
+            "(text) => { try { window.doodleDuet.files.read(text); return false; } catch { return true; } }", bad
+        )
+        assert refused, bad
