@@ -236,6 +236,8 @@ class Studio:
         readers = readers or max(1, min(4, os.cpu_count() or 1))
         self._most = readers + waiting
         self._reading = 0
+        self.ready = True
+        """Warmed up, and not closed."""
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(readers, thread_name_prefix="reader")
 
@@ -323,11 +325,15 @@ class Studio:
                 self.answer(do="vary", strokes=some, n=1)
             except StudioError:  # closed, or busy already
                 pass
+            finally:
+                self.ready = True
 
+        self.ready = False
         threading.Thread(target=draw, name="warm-up", daemon=True).start()
 
     def close(self) -> None:
         """Take no more requests; what is in flight is answered."""
+        self.ready = False
         self._threads.shutdown(wait=True)
         if self.scheduler is not None:
             self.scheduler.close()

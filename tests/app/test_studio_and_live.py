@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -181,3 +182,26 @@ def test_other_jobs_answer_over_the_live_route(server, tiny_sketcher):
         n = len(looked["l_s"])
         assert len(looked["stroke5"]) == len(looked["pen"]) == len(looked["pi"]) == n + 1
         assert looked["pen"][0] == START[0][0] and np.allclose(looked["pen"][-1], START[0][-1], atol=1.0)
+
+
+def get(server, path):
+    connection = http.client.HTTPConnection(server.removeprefix("http://"), timeout=20)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    body = answer.read()
+    connection.close()
+    return answer, body
+
+
+def test_health_and_safety_headers(server, tiny_sketcher):
+    for _ in range(100):
+        answer, body = get(server, "/health")
+        if answer.status == 200:  # it has warmed up
+            break
+        time.sleep(0.2)
+    assert json.loads(body) == {"alive": True, "ready": True, "model": tiny_sketcher.name, "version": "0.1.0"}
+    answer, body = get(server, "/")
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert body.index(b"doodle-duet-language") < body.index(b"gradio_config"), "before Gradio's own scripts"
+    assert int(answer.headers["content-length"]) == len(body)
