@@ -212,7 +212,7 @@ def _endpoints(studio: Studio) -> None:
     with gr.Group(visible=False):
         example = [[[60, 200], [120, 90], [200, 60], [300, 90], [360, 200]]]
         strokes = gr.JSON(example, label="strokes: [[[x, y], ...], ...]")
-        category = gr.Textbox(label="category, or nothing for any")
+        category = gr.Textbox("cat", label="category, or nothing for any")
         temperature = gr.Number(0.4, label="temperature")
         n = gr.Number(9, precision=0, label="n")
         seed = gr.Number(0, precision=0, label="seed")
