@@ -17,6 +17,11 @@ from app.server import launch
 from app.studio import Studio
 
 
+def stop(*_: object) -> None:
+    """A host's stop signal ends as Ctrl-C does (which a process in the background may have been told to ignore)."""
+    raise KeyboardInterrupt
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Doodle with a neural network.")
     parser.add_argument("--host", default=os.environ.get("DUET_HOST", "127.0.0.1"), help="address to listen on")
@@ -30,8 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"app.py: {error}", file=sys.stderr)
         return 1
-    # A host's stop signal ends as Ctrl-C does: what is in flight is answered first.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, stop)
     studio = Studio(sketcher)
     try:
         launch(studio, host=options.host, port=options.port, share=options.share)
