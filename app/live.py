@@ -152,6 +152,10 @@ class Conversation:
         except StudioError as error:
             await self.say(error_message(request_id, str(error), error.code))
             return
+        except Exception:  # a fault of ours must not cost the connection
+            log.exception("A message could not be checked")
+            await self.say(error_message(request_id, INTERNAL, "internal"))
+            return
         self.turn = Turn(request_id)
         task = asyncio.create_task(self.answer(self.turn, request))
         self.tasks.add(task)

@@ -200,7 +200,7 @@ def check_request(fields: dict[str, Any], categories: Sequence[str]) -> Request:
         request = replace(request, of=of, temperatures=heats, seeds=seeds)
     if do == "blend":
         how = fields.get("how", "strip")
-        if how not in HOWS:
+        if type(how) is not str or how not in HOWS:
             raise StudioError(f"How to blend must be one of {', '.join(HOWS)}.")
         drawings = tuple(drawn(value) for value in a_list("drawings", HOWS[how], HOWS[how]))
         names: tuple[str | None, ...] = (None,) * len(drawings)

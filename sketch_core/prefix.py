@@ -131,7 +131,9 @@ class PrefixReader:
 
     def category_nats(self, drawing: Drawing, n_categories: int) -> tuple[NDArray[np.float64], int]:
         """How ill each category foresees a drawing: nats (n_categories,) of all its points, and how many these are."""
-        scale = REFERENCE_SHARE * FRAME_SIZE / settled_side(drawing)
+        scale = strokes.fit_frame(drawing).scale  # a dot has no size to go by
+        if strokes.longest_side(drawing) > strokes.MIN_SIDE:
+            scale = REFERENCE_SHARE * FRAME_SIZE / settled_side(drawing)
         rows = self.rows(drawing, scale, False)
         readers = list(range(n_categories))
         factors = np.ones(n_categories)

@@ -88,6 +88,15 @@ def test_a_guess_is_bayes_rule_over_the_likelihoods(tiny_sketcher, half_cat):
     assert all(np.isclose(again[name], share, atol=1e-4) for name, share in shares.items())
 
 
+@pytest.mark.parametrize("dot", [[[[5.0, 5.0]]], [[[5.0, 5.0], [5.0, 5.0]]], [[[5, 5]], [[5, 5]]]])
+def test_a_dot_can_be_looked_at(tiny_sketcher, dot):
+    dot = [np.array(stroke, dtype=float) for stroke in dot]
+    assert guess(tiny_sketcher, dot)
+    assert len(inspect(tiny_sketcher, dot).pi) >= 1
+    assert len(tiny_sketcher.blend([dot, dot], steps=2)) == 2
+    assert tiny_sketcher.compare("complete", dot, temperatures=[0.3])
+
+
 def test_guesses_are_counted(tiny_sketcher, tmp_path):
     from sketch_core import quickdraw, recognition
     from tests.conftest import write_npz
