@@ -10,9 +10,23 @@ import pytest
 from websockets.sync.client import connect
 
 START = [[[100, 100], [200, 120], [260, 220], [180, 300]]]
-FIELDS = (
-    "strokes category temperature seed n pen_down guidance spread of temperatures seeds drawings categories how steps"
-).split()
+FIELDS = [
+    "strokes",
+    "category",
+    "temperature",
+    "seed",
+    "n",
+    "pen_down",
+    "guidance",
+    "spread",
+    "of",
+    "temperatures",
+    "seeds",
+    "drawings",
+    "categories",
+    "how",
+    "steps",
+]
 JOBS = ("complete", "vary", "draw", "compare", "blend", "inspect", "guess")
 
 
