@@ -279,7 +279,7 @@ def test_the_page_speaks_one_language(page):
     chinese = page.evaluate("navigator.language") == "zh-TW"
     undo, seed, anything = ("撤销", "种子", "任意") if chinese else ("Undo", "Seed", "anything")
     tagline = "你起笔" if chinese else "You start a drawing"
-    page.wait_for_function(f"document.querySelector('.duet-title').innerText.includes('{tagline}')", timeout=5_000)
+    page.wait_for_function(f"document.querySelector('.duet-title').textContent.includes('{tagline}')", timeout=5_000)
     assert undo in page.locator("[data-do=undo]").inner_text()
     page.wait_for_function(f"document.querySelector('#seed').innerText.includes('{seed}')", timeout=5_000)
     page.wait_for_function(f"document.querySelector('#category input').value === '{anything}'", timeout=5_000)
