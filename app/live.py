@@ -178,7 +178,7 @@ class Conversation:
                     await self.say({"id": turn.id, "type": "points", "rows": rows})
             drawings = future.result()
             if not turn.cancelled.is_set():
-                name = "found" if request.do in ("inspect", "guess") else "drawings"
+                name = "drawings" if request.draws else "found"
                 await self.say({"id": turn.id, "type": "done", name: drawings})
         except StudioError as error:
             if not turn.cancelled.is_set():

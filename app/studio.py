@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 from sketch_core import Sketcher, strokes
-from sketch_core.generate import GUIDANCE, MAX_GUIDANCE, SPREAD, Kind, StreamRow
+from sketch_core.generate import BLENDS, GUIDANCE, MAX_GUIDANCE, SPREAD, Kind, StreamRow, blend_size
 from sketch_core.inspection import guess, inspect
 from sketch_core.scheduler import MAX_WAITING, BusyError, Scheduler
 from sketch_core.strokes import Drawing
@@ -27,8 +27,6 @@ Do = Literal["complete", "vary", "draw", "compare", "blend", "inspect", "guess"]
 DOS: tuple[Do, ...] = ("complete", "vary", "draw", "compare", "blend", "inspect", "guess")
 MAX_DRAWINGS = 9
 MAX_COMPARED = 60
-HOWS = {"strip": 2, "grid": 4, "sum": 3}
-"""Ways to blend, and how many drawings each takes."""
 MAX_STEPS = {"strip": 9, "grid": 5, "sum": 9}
 MAX_SPREAD = 3.0
 FIGURES = 4
@@ -87,11 +85,16 @@ class Request:
     steps: int = 9
 
     @property
+    def draws(self) -> bool:
+        """Whether it is answered by drawings; otherwise by what was found."""
+        return self.do not in ("inspect", "guess")
+
+    @property
     def kind(self) -> Kind:
         """Which of the Sketcher's jobs it is."""
         if self.do == "compare":
             return self.of
-        if self.do in ("inspect", "guess"):
+        if not self.draws:
             raise ValueError(f"{self.do} draws nothing.")
         return cast("Kind", self.do)
 
@@ -106,7 +109,7 @@ class Request:
         if self.do == "compare":
             return len(self.temperatures) * self.seeds
         if self.do == "blend":
-            return {"strip": self.steps, "grid": self.steps**2, "sum": 1}[self.how]
+            return blend_size(self.how, self.steps)
         return self.n
 
     def options(self) -> dict[str, Any]:
@@ -200,9 +203,9 @@ def check_request(fields: dict[str, Any], categories: Sequence[str]) -> Request:
         request = replace(request, of=of, temperatures=heats, seeds=seeds)
     if do == "blend":
         how = fields.get("how", "strip")
-        if type(how) is not str or how not in HOWS:
-            raise StudioError(f"How to blend must be one of {', '.join(HOWS)}.")
-        drawings = tuple(drawn(value) for value in a_list("drawings", HOWS[how], HOWS[how]))
+        if type(how) is not str or how not in BLENDS:
+            raise StudioError(f"How to blend must be one of {', '.join(BLENDS)}.")
+        drawings = tuple(drawn(value) for value in a_list("drawings", BLENDS[how], BLENDS[how]))
         names: tuple[str | None, ...] = (None,) * len(drawings)
         if fields.get("categories") is not None:
             names = tuple(known(name) for name in a_list("categories", len(drawings), len(drawings)))
@@ -261,7 +264,7 @@ class Studio:
                 raise StudioError(BUSY, "busy")
             self._reading += 1
         answer: Answer = Future()
-        drawings: list[list[Any]] = [] if request.do in ("inspect", "guess") else [[] for _ in range(request.results)]
+        drawings: list[list[Any]] = [[] for _ in range(request.results)] if request.draws else []
 
         def take(rows: list[StreamRow]) -> None:
             rounded = [(int(k), round(float(x), 1), round(float(y), 1), int(pen)) for k, x, y, pen in rows]
@@ -285,7 +288,7 @@ class Studio:
                 if cancelled():
                     finish(None)
                     return
-                if request.do in ("inspect", "guess"):
+                if not request.draws:
                     finish(None, self._look(request))
                     return
                 options = request.options()

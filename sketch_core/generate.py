@@ -34,6 +34,8 @@ KINDS: tuple[Kind, ...] = ("complete", "vary", "draw", "blend")
 MOVE_TO, LINE_TO, ENDED = 0, 1, 2
 
 MAX_DRAWINGS = 1000
+BLENDS = {"strip": 2, "grid": 4, "sum": 3}
+"""Ways to blend, and how many drawings each takes."""
 SPREAD = 0.5
 """Default of how far variations stray, in σ of z; at 1 fewer are still named as their originals."""
 GUIDANCE = 4.0
@@ -378,7 +380,7 @@ class Sketcher:
         given = temperatures if temperatures is not None else [temperature]
         grid = temperatures is not None or seeds is not None
         if kind == "blend":
-            n = _blend_size(how, steps, len(drawings))
+            n = _check_blend(how, steps, len(drawings))
         elif grid:
             n, best_of = 1, 1
         if type(n) is not int or not 1 <= n <= MAX_DRAWINGS:
@@ -644,16 +646,20 @@ def slerp(a: NDArray[Any], b: NDArray[Any], share: float) -> NDArray[Any]:
     return np.asarray((math.sin((1.0 - share) * angle) * a + math.sin(share * angle) * b) / math.sin(angle))
 
 
-def _blend_size(how: str, steps: int, given: int) -> int:
+def blend_size(how: str, steps: int) -> int:
     """How many drawings a blend gives."""
-    wanted = {"strip": 2, "grid": 4, "sum": 3}
-    if how not in wanted:
-        raise ValueError(f"Drawings can be blended as {', '.join(wanted)}.")
-    if given != wanted[how]:
-        raise ValueError(f"A {how} needs {wanted[how]} drawings.")
+    return {"strip": steps, "grid": steps * steps, "sum": 1}[how]
+
+
+def _check_blend(how: str, steps: int, given: int) -> int:
+    """:func:`blend_size` of sound settings."""
+    if how not in BLENDS:
+        raise ValueError(f"Drawings can be blended as {', '.join(BLENDS)}.")
+    if given != BLENDS[how]:
+        raise ValueError(f"A {how} needs {BLENDS[how]} drawings.")
     if type(steps) is not int or not 2 <= steps <= 25:
         raise ValueError("The number of steps must be a whole number from 2 to 25.")
-    return {"strip": steps, "grid": steps * steps, "sum": 1}[how]
+    return blend_size(how, steps)
 
 
 class _Pen:

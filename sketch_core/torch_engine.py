@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sketch_core.engine import PEN_END, PEN_GUIDANCE, PEN_STATES, Floats, State, Step, gate_order
+from sketch_core.engine import PEN_END, PEN_GUIDANCE, PEN_STATES, Engine, Floats, State, Step, gate_order
 from sketch_core.kernels import CANDIDATES, DENSITY_FLOOR
 from sketch_core.mixture import MAX_LOG_SIGMA, MAX_RHO, MIN_LOG_SIGMA, Temperatures
 from sketch_core.model import POSITION_SCALE, SketchRNNConfig
@@ -27,12 +27,12 @@ from sketch_core.strokes import START_TOKEN
 log = logging.getLogger("sketch_core.torch_engine")
 
 CHUNK = 8
-"""Steps between two words with the host: some 1 ms on a GPU."""
+"""Steps between two words with the host."""
 BUCKETS = (1, 4, 12, 32, 96, 256, 768, 1024)
 """Numbers of drawings that buffers are made for; more take the next multiple of the last."""
 
 
-class TorchEngine:
+class TorchEngine(Engine):
     """The decoder's step loop in PyTorch, behind the interface of :class:`sketch_core.engine.CpuEngine`.
 
     Args:
@@ -132,22 +132,6 @@ class TorchEngine:
     def batch(self) -> TorchBatch:
         """An empty batch of drawings in the making."""
         return TorchBatch(self)
-
-    def sample(
-        self,
-        state: State,
-        noise: Sequence[Floats],
-        temperatures: Sequence[Temperatures],
-        *,
-        reference: State | None = None,
-        guidance: float = 0.0,
-        allow_empty: bool = True,
-    ) -> Iterator[Step]:
-        """Draw B drawings to their ends, yielding each step; see :class:`sketch_core.engine.SampleBatch`."""
-        batch = self.batch()
-        batch.add(state, noise, temperatures, reference=reference, guidance=guidance, allow_empty=allow_empty)
-        while len(batch):
-            yield batch.step()
 
     def _borrow(self, n: int, life: int, guided: bool) -> _Slots:
         """Buffers of a size that suffices, used before if there are any: their graph is captured already."""

@@ -100,6 +100,7 @@
       if (distanceTo(strokes[i].points, x, y) > 12) continue;
       commit(strokes.filter((_, k) => k !== i));
       announce("heard_erased");
+      if (!drawing().length) setErasing(false); // nothing is left to erase: the pen draws again
       think();
       return;
     }
@@ -124,11 +125,11 @@
   }
 
   // Showing how the drawing came about, faster at each press.
-  let replay = null; // {speed, begun, shown}
+  let replay = null; // {speed, shown, last}
   function startReplay() {
     if (!drawing().length) return;
     const speed = replay ? { 1: 2, 2: 4 }[replay.speed] : 1;
-    replay = speed ? { speed, begun: replay ? replay.begun : null, shown: replay ? replay.shown : 0, last: 0 } : null;
+    replay = speed ? { speed, shown: replay ? replay.shown : 0, last: 0 } : null;
     if (replay) tell("say_replay", { speed });
     redraw();
   }
@@ -569,7 +570,7 @@
       replay: startReplay,
       undo: () => step(-1, "heard_undo"),
       redo: () => step(1, "heard_redo"),
-      clear: () => { if (drawing().length && !stroke) { commit([]); announce("heard_clear"); think(); } },
+      clear: () => { if (drawing().length && !stroke) { commit([]); if (erasing) setErasing(false); announce("heard_clear"); think(); } },
       take: () => { if (turn && turn.kind === "complete" && turn.taken === null) take(turn.shown); },
     };
     for (const [name, action] of Object.entries(actions)) {
