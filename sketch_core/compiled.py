@@ -141,6 +141,7 @@ def sample(
     references,
     guidance,
     noise,
+    slots,
     ages,
     may_end,
     temperatures,
@@ -157,7 +158,7 @@ def sample(
     found = np.empty((CANDIDATES, 4))
     for drawing in range(own.shape[0]):
         row, reference = own[drawing], references[drawing]
-        chance = noise[drawing, ages[drawing]]
+        chance = noise[slots[drawing], ages[drawing]]
         inverse_pi, inverse_pen, root = temperatures[drawing]
         y = outputs[row]
         down, lift, end = y[0] * inverse_pen, y[1] * inverse_pen, y[2] * inverse_pen
@@ -218,17 +219,31 @@ def to_float(context, half):
 
 @compiled
 def few_products(weights, inputs, gates):
-    for row in range(inputs.shape[0]):
+    # Four sums at a time, so that none waits for its own last addition; two rows share what is read and widened.
+    paired = inputs.shape[0] - inputs.shape[0] % 2
+    for row in range(0, paired, 2):
+        x, x_next, gate, gate_next = inputs[row], inputs[row + 1], gates[row], gates[row + 1]
+        for r in range(0, weights.shape[0], 2):
+            w0, w1 = weights[r], weights[r + 1]
+            a0, a1, b0, b1 = F(0.0), F(0.0), F(0.0), F(0.0)
+            for j in range(x.shape[0]):
+                v0, v1 = to_float(w0[j]), to_float(w1[j])
+                a0 += v0 * x[j]
+                a1 += v1 * x[j]
+                b0 += v0 * x_next[j]
+                b1 += v1 * x_next[j]
+            gate[r], gate[r + 1], gate_next[r], gate_next[r + 1] = a0, a1, b0, b1
+    for row in range(paired, inputs.shape[0]):
         x, gate = inputs[row], gates[row]
-        for r in range(0, weights.shape[0], 4):  # four sums at a time: none waits for its own last addition
+        for r in range(0, weights.shape[0], 4):
             w0, w1, w2, w3 = weights[r], weights[r + 1], weights[r + 2], weights[r + 3]
-            a0, a1, a2, a3 = F(0.0), F(0.0), F(0.0), F(0.0)
+            a0, a1, b0, b1 = F(0.0), F(0.0), F(0.0), F(0.0)
             for j in range(x.shape[0]):
                 a0 += to_float(w0[j]) * x[j]
                 a1 += to_float(w1[j]) * x[j]
-                a2 += to_float(w2[j]) * x[j]
-                a3 += to_float(w3[j]) * x[j]
-            gate[r], gate[r + 1], gate[r + 2], gate[r + 3] = a0, a1, a2, a3
+                b0 += to_float(w2[j]) * x[j]
+                b1 += to_float(w3[j]) * x[j]
+            gate[r], gate[r + 1], gate[r + 2], gate[r + 3] = a0, a1, b0, b1
 
 
 @compiled
@@ -245,6 +260,7 @@ def few_step(
     references,
     guidance,
     noise,
+    slots,
     ages,
     may_end,
     temperatures,
@@ -271,6 +287,7 @@ def few_step(
         references,
         guidance,
         noise,
+        slots,
         ages,
         may_end,
         temperatures,
@@ -281,3 +298,37 @@ def few_step(
         pens,
         gains,
     )
+
+
+@compiled
+def read_few(weights, gates, constant, c, inputs, place, positions, points, outputs):
+    size = c.shape[1]
+    for t in range(points.shape[1]):
+        few_products(weights, inputs, gates)
+        advance(gates, constant, HALF, c, inputs)
+        for row in range(points.shape[0]):
+            outputs[row, t] = inputs[row, :size]
+            given = points[row, t]
+            pen = 0 if given[2] > 0.5 else 1 if given[3] > 0.5 else 2
+            feed(inputs[row], size, place[row], positions, given[0], given[1], pen)
+
+
+@compiled
+def rdp_keep(points, epsilon, keep):
+    spans = [(0, points.shape[0] - 1)]
+    while spans:
+        first, last = spans.pop()
+        x, y = points[first, 0], points[first, 1]
+        chord_x, chord_y = points[last, 0] - x, points[last, 1] - y
+        squared = chord_x * chord_x + chord_y * chord_y
+        middle, farthest = 0, epsilon
+        for i in range(first + 1, last):
+            dx, dy = points[i, 0] - x, points[i, 1] - y
+            along = min(max((dx * chord_x + dy * chord_y) / squared, 0.0), 1.0) if squared > 0.0 else 0.0
+            distance = math.hypot(dx - along * chord_x, dy - along * chord_y)
+            if distance > farthest:
+                middle, farthest = i, distance
+        if middle:
+            keep[middle] = True
+            spans.append((first, middle))
+            spans.append((middle, last))

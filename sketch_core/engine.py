@@ -267,6 +267,9 @@ class CpuEngine(Engine):
         self.prefix_steps += batch * steps
         lengths = np.full(batch, steps) if lengths is None else np.asarray(lengths)
         cell = _Cell(self, state)
+        if self._half_bits is not None and batch <= FEW and (lengths == steps).all():
+            h = cell.read_few(np.ascontiguousarray(points))
+            return cell.state(), self._output(h.reshape(-1, size)).reshape(batch, steps, -1)
         outputs = np.empty((batch, steps, size), dtype=np.float32)
         done = list(state)
         for t in range(steps):
@@ -325,7 +328,7 @@ class _Cell:
         self.inputs[:, :size] = state.h
         self.inputs[:, size : size + 5] = state.previous
         self.c = state.c.copy()
-        self.constant = state.constant
+        self.constant = state.constant.copy()
         self.place = state.place.copy()
         self._lone: _LoneBuffers | None = None
         self._few: _FewBuffers | None = None
@@ -388,6 +391,24 @@ class _Cell:
         if self._few is None or len(self._few.gates) != len(self.inputs):
             self._few = _FewBuffers(self.engine, len(self.inputs))
         return self._few
+
+    def read_few(self, points: Floats) -> Floats:
+        """Take points (B, T, 5) of a row or two in one compiled call: h (B, T, H) before each."""
+        assert kernels.read_few is not None  # noqa: S101 (for the type checker)
+        outputs = np.empty((*points.shape[:2], self._size), dtype=np.float32)
+        few, positions = self.few(), self.engine.config.positions
+        kernels.read_few(
+            self.engine._half_bits,
+            few.gates,
+            self.constant,
+            self.c,
+            self.inputs,
+            self.place,
+            positions,
+            points,
+            outputs,
+        )
+        return outputs
 
     def _lone_gates(self) -> _LoneBuffers:
         """The matrix product for the only row."""
@@ -456,11 +477,25 @@ class _Cell:
             self.inputs[:, : self._size].copy(), self.c.copy(), self.constant, self.previous.copy(), self.place.copy()
         )
 
-    def keep(self, rows: NDArray[np.int64]) -> None:
-        """Go on with some rows only."""
-        self.inputs, self.c, self.constant = self.inputs[rows], self.c[rows], self.constant[rows]
-        self.place = self.place[rows]
+    def drop(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Go on without some rows; the last ones move into their places, so that few bytes are copied.
+
+        Returns:
+            (B,) where each row is now; meaningless for those dropped.
+        """
+        before = len(self)
+        left = before - len(rows)
+        gone = np.zeros(before, dtype=bool)
+        gone[rows] = True
+        gaps, movers = np.flatnonzero(gone[:left]), left + np.flatnonzero(~gone[left:])
+        for array in (self.inputs, self.c, self.constant, self.place):
+            array[gaps] = array[movers]
+        self.inputs, self.c, self.constant = self.inputs[:left], self.c[:left], self.constant[:left]
+        self.place = self.place[:left]
         self._lone = None
+        now = np.arange(before)
+        now[movers] = gaps
+        return now
 
     def join(self, other: _Cell) -> None:
         """Go on with the rows of both."""
@@ -509,7 +544,8 @@ class SampleBatch:
         self._guidance = np.zeros((0, 2), dtype=np.float32)  # (B, 2) of offsets, of the pen
         self._ages = np.zeros(0, dtype=np.int64)
         self._lives = np.zeros(0, dtype=np.int64)
-        self._noise = np.zeros((0, 0, 5), dtype=np.float32)  # (B, longest life, widest noise)
+        self._noise = _NoisePool()
+        self._slots = np.zeros(0, dtype=np.int64)  # (B,) the drawing's place in the pool
         self._may_end_at_once = np.zeros(0, dtype=bool)
         self._temperatures = np.zeros((0, 3), dtype=np.float32)
         self._next = 0
@@ -568,7 +604,7 @@ class SampleBatch:
         self._guidance = np.concatenate([self._guidance, np.tile(np.array(weights, dtype=np.float32), (n, 1))])
         self._ages = np.concatenate([self._ages, np.zeros(n, dtype=np.int64)])
         self._lives = np.concatenate([self._lives, [len(item) for item in noise]]).astype(np.int64)
-        self._noise = _stack([*self._noise, *noise])
+        self._slots = np.concatenate([self._slots, self._noise.add(noise)])
         self._may_end_at_once = np.concatenate([self._may_end_at_once, np.full(n, allow_empty)])
         heat = np.array([(1.0 / t.pi, 1.0 / t.pen, np.sqrt(t.sigma)) for t in temperatures], dtype=np.float32)
         self._temperatures = np.concatenate([self._temperatures, heat.reshape(-1, 3)])
@@ -581,15 +617,16 @@ class SampleBatch:
     def _keep(self, kept: NDArray[np.int64]) -> None:
         if len(kept) == len(self._rows):
             return
+        gone = np.delete(np.arange(len(self._rows)), kept)
+        self._noise.free(self._slots[gone])
         own, reference = self._own[kept], self._reference[kept]
-        guided = reference >= 0
         if self._cell is not None:
-            self._cell.keep(np.concatenate([own, reference[guided]]))
-        self._own = np.arange(len(kept))
-        self._reference = np.full(len(kept), -1)
-        self._reference[guided] = len(kept) + np.arange(int(guided.sum()))
+            references = self._reference[gone]
+            now = self._cell.drop(np.concatenate([self._own[gone], references[references >= 0]]))
+            own, reference = now[own], np.where(reference >= 0, now[reference], -1)
+        self._own, self._reference = own, reference
         self._guidance, self._temperatures = self._guidance[kept], self._temperatures[kept]
-        self._noise, self._may_end_at_once = self._noise[kept], self._may_end_at_once[kept]
+        self._slots, self._may_end_at_once = self._slots[kept], self._may_end_at_once[kept]
         self._rows, self._ages, self._lives = self._rows[kept], self._ages[kept], self._lives[kept]
 
     def step(self) -> Step:
@@ -617,7 +654,8 @@ class SampleBatch:
             self._own,
             self._reference,
             self._guidance,
-            self._noise,
+            self._noise.values,
+            self._slots,
             self._ages,
             self._may_end_at_once,
             self._temperatures,
@@ -651,10 +689,10 @@ class SampleBatch:
         ages, low = self._ages, self.engine.min_log_sigma
         if len(y) == 1:
             no_end = bool(ages[0] == 0 and not self._may_end_at_once[0])
-            dx, dy, pen = sample_one(y[0], self._noise[0, ages[0]], self._temperatures[0], low, no_end)
+            dx, dy, pen = sample_one(y[0], self._noise.values[self._slots[0], ages[0]], self._temperatures[0], low, no_end)
             cell.feed_one(dx, dy, pen)
             return np.array([(dx, dy)], dtype=np.float32), np.array([pen]), np.zeros(1, dtype=np.float32)
-        noise = self._noise[np.arange(len(ages)), ages]
+        noise = self._noise.values[self._slots, ages]
         no_ends = (ages == 0) & ~self._may_end_at_once
         offsets, pens = sample_point(y[self._own], noise, self._temperatures, low, no_ends)
         gains = np.zeros(len(ages), dtype=np.float32)
@@ -676,14 +714,31 @@ class SampleBatch:
         return offsets, pens, gains
 
 
-def _stack(arrays: Sequence[Floats]) -> Floats:
-    """Arrays (n_steps, width) as one, filled up with zeros."""
-    stacked = np.zeros(
-        (len(arrays), max(len(item) for item in arrays), max(item.shape[1] for item in arrays)), dtype=np.float32
-    )
-    for row, item in zip(stacked, arrays, strict=True):
-        row[: len(item), : item.shape[1]] = item
-    return stacked
+class _NoisePool:
+    """The noise of the drawings in a batch: a place for each, used again when it has left."""
+
+    def __init__(self) -> None:
+        self.values = np.zeros((0, 0, 5), dtype=np.float32)  # (places, longest life, widest noise)
+        self._free: list[int] = []
+
+    def add(self, arrays: Sequence[Floats]) -> NDArray[np.int64]:
+        """Places of arrays (n_steps, width)."""
+        places, life, width = self.values.shape
+        missing = max(len(arrays) - len(self._free), 0)
+        more = max(missing, places) if missing else 0  # doubling, so that a crowd is seldom copied
+        longest, widest = (max(item.shape[axis] for item in arrays) for axis in (0, 1))
+        if missing or longest > life or widest > width:
+            values = np.zeros((places + more, max(longest, life), max(widest, width)), dtype=np.float32)
+            values[:places, :life, :width] = self.values
+            self.values = values
+            self._free += range(places, places + more)
+        taken = [self._free.pop() for _ in arrays]
+        for place, item in zip(taken, arrays, strict=True):
+            self.values[place, : len(item), : item.shape[1]] = item
+        return np.array(taken, dtype=np.int64)
+
+    def free(self, places: NDArray[np.int64]) -> None:
+        self._free += places.tolist()
 
 
 def sample_point(

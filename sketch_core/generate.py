@@ -8,6 +8,7 @@ any batch, streamed or whole.
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,9 @@ BEST_OF: dict[Kind, int] = {"vary": 6, "draw": 1, "complete": 1}
 """How many are drawn for each that is shown, where drawings come whole anyway. Of variations (τ 0.3) in the 40
 best-filled categories the judge names 0.69 as it names the originals, and 0.66 without the choice."""
 MAX_BEST_OF = 16
+
+
+_known_noise = functools.lru_cache(maxsize=256)(draw_noise)  # a page asks for the same seed again at each stroke
 
 
 class CategoryError(ValueError):
@@ -428,7 +432,7 @@ class Sketcher:
         if rows != list(range(len(plan.state))):
             plan.state, plan.reference = plan.state.take(rows), plan.reference and plan.reference.take(rows)
         candidates = 1 if plan.reference is None else CANDIDATES
-        drawn = {key: draw_noise(*key, self.source.n_max, candidates) for key in set(noises)}
+        drawn = {key: _known_noise(*key, self.source.n_max, candidates) for key in set(noises)}
         return Job(plan, [drawn[key] for key in noises], heats, float(guidance), best_of)
 
     def stream(

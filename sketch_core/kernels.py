@@ -15,8 +15,8 @@ from collections.abc import Callable
 advance: Callable[..., None] | None = None
 """advance(gates, constant, half, c, inputs): (B, 4H) gates to new c (B, H) and h, into inputs (B, H + P)."""
 sample: Callable[..., None] | None = None
-"""sample(outputs, inputs, own, references, guidance, noise, ages, may_end, temperatures, min_log_sigma, place,
-positions, offsets, pens, gains): draw a point of each drawing from y (B, 6M + 3) in its row (and its reference's), into
+"""sample(outputs, inputs, own, references, guidance, noise, slots, ages, may_end, temperatures, min_log_sigma,
+place, positions, offsets, pens, gains): draw a point of each drawing from y (B, 6M + 3) in its row (and its reference's), into
 offsets (B, 2), pens and gains (B,), and feed it to those rows of inputs and place; see :class:`engine.SampleBatch`."""
 few_products: Callable[..., None] | None = None
 """few_products(weights, inputs, gates): inputs (B, H + P) times half-precision weights (4H, H + P), given as their bits
@@ -24,6 +24,13 @@ few_products: Callable[..., None] | None = None
 few_step: Callable[..., None] | None = None
 """few_step(weights, gates, constant, c, w_out, b_out, outputs, *what sample takes after outputs): the whole step
 of a row or two in one call."""
+
+read_few: Callable[..., None] | None = None
+"""read_few(weights, gates, constant, c, inputs, place, positions, points, outputs): known points (B, T, 5) of a row or
+two, and h (B, T, H) before each into outputs."""
+
+rdp_keep: Callable[..., None] | None = None
+"""rdp_keep(points, epsilon, keep): which of points (N, 2), float64, stay, into keep (N,); see :func:`strokes.rdp`."""
 
 CANDIDATES = 8
 """Points that a guided step chooses from."""
@@ -48,6 +55,7 @@ if os.environ.get("DUET_COMPILED", "1") != "0":
         from sketch_core import compiled
 
         advance, sample = compiled.advance, compiled.sample
-        few_products, few_step = compiled.few_products, compiled.few_step
+        few_products, few_step, read_few = compiled.few_products, compiled.few_step, compiled.read_few
+        rdp_keep = compiled.rdp_keep
     except Exception as error:  # Numba fails in many ways on unknown systems; NumPy always works
         logging.getLogger(__name__).info("No compiled kernels (%s): sampling in NumPy.", error)

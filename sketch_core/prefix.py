@@ -176,7 +176,9 @@ class PrefixReader:
                 state, nats, begin = known.state, known.nats, len(known.rows)
                 break
         if state is None:
-            state = State.join([self.engine.start(self.condition(reader, 1)) for reader in readers])
+            known_by = sorted(set(readers))
+            conditions = np.concatenate([self.condition(reader, 1) for reader in known_by])
+            state = self.engine.start(conditions).take([known_by.index(reader) for reader in readers])
         if begin < len(rows):
             points = np.stack(
                 [

@@ -26,6 +26,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sketch_core import kernels
+
 Stroke = NDArray[np.float64]
 Drawing = list[Stroke]
 
@@ -155,7 +157,7 @@ def longest_side(drawing: Sequence[NDArray[Any]]) -> float:
 def rdp(points: NDArray[Any], epsilon: float) -> NDArray[Any]:
     """Ramer-Douglas-Peucker: drop points that lie within ``epsilon`` of the lines that stay.
 
-    Iterative (no recursion limit) and vectorised over each span. The first and the last point stay.
+    Iterative (no recursion limit); compiled, or vectorised over each span. The first and the last point stay.
 
     Args:
         points: (N, 2).
@@ -169,6 +171,9 @@ def rdp(points: NDArray[Any], epsilon: float) -> NDArray[Any]:
         return points
     keep = np.zeros(n, dtype=bool)
     keep[0] = keep[-1] = True
+    if kernels.rdp_keep is not None:
+        kernels.rdp_keep(np.ascontiguousarray(points, dtype=np.float64), float(epsilon), keep)
+        return points[keep]
     spans = [(0, n - 1)]
     while spans:
         first, last = spans.pop()
