@@ -26,8 +26,8 @@ few_step: Callable[..., None] | None = None
 of a row or two in one call."""
 
 read_few: Callable[..., None] | None = None
-"""read_few(weights, gates, constant, c, inputs, place, positions, points, outputs): known points (B, T, 5) of a row or
-two, and h (B, T, H) before each into outputs."""
+"""read_few(weights, gates, constant, c, inputs, place, positions, points, outputs): known points (B, T, 5) of a few
+rows, and h (B, T, H) before each into outputs."""
 
 rdp_keep: Callable[..., None] | None = None
 """rdp_keep(points, epsilon, keep): which of points (N, 2), float64, stay, into keep (N,); see :func:`strokes.rdp`."""

@@ -49,6 +49,29 @@ def test_reading_equals_the_network(engine, tiny_sketcher, half_cat):
     assert np.abs(engine.predict(state) - y[:, -1]).max() < 1e-4
 
 
+@pytest.mark.parametrize("rows", [2, 3, 4, 5])
+def test_reading_several_rows_equals_reading_each(engine, tiny_sketcher, half_cat, rows):
+    stroke5 = rows_of(half_cat, tiny_sketcher.scale_factor)[None, :-1]
+    points = np.concatenate([stroke5 * np.array([k, k, 1, 1, 1], dtype=np.float32) for k in range(1, rows + 1)])
+    start = engine.start(np.concatenate([tiny_sketcher._condition(k % 3, None, 1) for k in range(rows)]))
+    together, y = engine.read(start, points)
+    for row in range(rows):
+        alone, y_alone = engine.read(start.take([row]), points[row : row + 1])
+        assert np.abs(y[row] - y_alone[0]).max() < 1e-4
+        for got, expected in zip(together.take([row]), alone, strict=True):
+            assert np.abs(got - expected).max() < 1e-5
+
+
+def test_the_likeliest_size_lies_between_those_tried():
+    logs = np.log2(prefix.SHARES)
+    for share in (0.71, 0.6, 0.5):
+        found = prefix.likeliest_share(-4.0 * (logs - np.log2(share)) ** 2)
+        assert abs(np.log2(found / share)) <= 0.5 / prefix.SHARE_STEPS + 0.01
+        assert prefix.SHARE_STEPS * np.log2(found) == pytest.approx(round(prefix.SHARE_STEPS * np.log2(found)))
+    assert prefix.likeliest_share(logs) == 1.0
+    assert prefix.likeliest_share(-logs) == 0.25
+
+
 def test_reading_rows_of_different_lengths(engine, tiny_sketcher, half_cat):
     long = rows_of(half_cat, tiny_sketcher.scale_factor)[:-1]
     both = np.stack([long, long])

@@ -55,6 +55,16 @@ def test_simplified_lines_stay_near(points, epsilon):
         assert min(distance, cross.min()) <= epsilon + 1e-6
 
 
+def test_compiled_rdp_keeps_what_the_vectorised_one_keeps(monkeypatch):
+    generator = np.random.default_rng(1)
+    lines = [generator.normal(size=(n, 2)).cumsum(axis=0) * 5.0 for n in (3, 10, 50, 400)]
+    lines.append(np.tile([[0.0, 0.0], [30.0, 1.0]], (20, 1)))  # on and back again
+    compiled = [strokes.rdp(line, 2.0).tolist() for line in lines]
+    assert strokes.kernels.rdp_keep is not None, "Numba is among the requirements"
+    monkeypatch.setattr(strokes.kernels, "rdp_keep", None)
+    assert [strokes.rdp(line, 2.0).tolist() for line in lines] == compiled
+
+
 def test_rdp_by_hand():
     line = np.array([[0, 0], [1, 0.5], [2, 0], [2, 5], [2, 10.0]])
     assert strokes.rdp(line, 1.0).tolist() == [[0, 0], [2, 0], [2, 10]]
