@@ -16,8 +16,9 @@ advance: Callable[..., None] | None = None
 """advance(gates, constant, half, c, inputs): (B, 4H) gates to new c (B, H) and h, into inputs (B, H + P)."""
 sample: Callable[..., None] | None = None
 """sample(outputs, inputs, own, references, guidance, noise, slots, ages, may_end, temperatures, min_log_sigma,
-place, positions, offsets, pens, gains): draw a point of each drawing from y (B, 6M + 3) in its row (and its reference's), into
-offsets (B, 2), pens and gains (B,), and feed it to those rows of inputs and place; see :class:`engine.SampleBatch`."""
+place, positions, offsets, pens, gains): draw a point of each drawing from y (B, 6M + 3) in its row (and its
+reference's), into offsets (B, 2), pens and gains (B,), and feed it to those rows of inputs and place; see
+:class:`engine.SampleBatch`."""
 few_products: Callable[..., None] | None = None
 """few_products(weights, inputs, gates): inputs (B, H + P) times half-precision weights (4H, H + P), given as their bits
 (uint16): half the bytes of fp32, which is what a row or two wait for."""

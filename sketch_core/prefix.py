@@ -1,8 +1,8 @@
 """Reading a start: at the size that is likeliest, and only what is new of it.
 
 How large a finished drawing will be is unknown, so a start is read at each of ``SHARES`` in one batch and the
-likeliest size, between them as well, is taken. People draw on: the states after each whole stroke are kept, so that one stroke more
-costs its own points, and another temperature or seed nothing at all.
+likeliest size, between them as well, is taken. People draw on: the states after each whole stroke are kept, so
+that one stroke more costs its own points, and another temperature or seed nothing at all.
 """
 
 from __future__ import annotations
