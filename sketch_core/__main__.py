@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import sketch_core
-from sketch_core import checkpoint, download, evaluate, judge, quickdraw, recognition, render, strokes
+from sketch_core import checkpoint, download, evaluate, judge, magenta, quickdraw, recognition, render, strokes
 from sketch_core.judge import Judge
 from sketch_core.mixture import RULES
 from sketch_core.model import SketchRNNConfig
@@ -354,11 +354,23 @@ def _add_checkpoints(commands: Any) -> None:
     show.add_argument("checkpoint", nargs="?")
     show.set_defaults(run=run_checkpoints_show)
 
+    imported = actions.add_parser("import", help="read a model published by Magenta (.gen.json or .vae.json)")
+    imported.add_argument("source", metavar="FILE|URL")
+    imported.add_argument("--to", metavar="DIR", default="checkpoints", help="where its folder is put [checkpoints]")
+    imported.set_defaults(run=run_checkpoints_import)
+
     sheets = actions.add_parser("sheets", help="draw the pictures of a model card into the checkpoint's folder")
     sheets.add_argument("checkpoint", nargs="?")
     sheets.add_argument("--data", required=True, help="folder with test drawings to finish and to vary")
     sheets.add_argument("--categories", nargs="+", metavar="NAME", default=CARD_CATEGORIES)
     sheets.set_defaults(run=run_checkpoints_sheets)
+
+
+def run_checkpoints_import(options: argparse.Namespace) -> None:
+    model = magenta.load(options.source)
+    folder = checkpoint.save(model, Path(options.to) / model.name, half=False)
+    (folder / checkpoint.CARD_FILE).write_text(magenta.card(model), encoding="utf-8")
+    print(folder)
 
 
 def run_checkpoints_sheets(options: argparse.Namespace) -> None:

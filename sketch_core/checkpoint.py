@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from sketch_core.model import SketchRNN, SketchRNNConfig
+from sketch_core.strokes import EPSILON, FRAME_SIZE
 
 FORMAT_VERSION = 1
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "weights.safetensors", "README.md"
@@ -52,6 +53,10 @@ class Checkpoint:
     """Data (description, hash), settings, minutes, drawings seen."""
     metrics: dict[str, Any] = field(default_factory=dict)
     """As printed by ``evaluate``, with definitions."""
+    epsilon: float = EPSILON
+    """What drawings are simplified with before it reads them, in units of the canonical frame."""
+    needs_z: bool = False
+    """Trained with z alone: it draws freely from a z of N(0, I), and finishes a drawing with the z of its start."""
 
     @classmethod
     def from_model(cls, model: SketchRNN, categories: list[str], **about: Any) -> Checkpoint:
@@ -82,13 +87,18 @@ class Checkpoint:
             "categories": self.categories,
             "scale_factor": self.scale_factor,
             "n_max": self.n_max,
+            "epsilon": self.epsilon,
+            "needs_z": self.needs_z,
             "training": self.training,
             "metrics": self.metrics,
         }
 
 
-def save(checkpoint: Checkpoint, folder: str | Path) -> Path:
+def save(checkpoint: Checkpoint, folder: str | Path, *, half: bool = True) -> Path:
     """Write a checkpoint; each file is replaced whole, so that a crash leaves the old or the new one.
+
+    Args:
+        half: store weights in half precision; see :func:`_stored`.
 
     Returns:
         The folder.
@@ -97,7 +107,7 @@ def save(checkpoint: Checkpoint, folder: str | Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint.name = checkpoint.name or folder.name
     weights_part, config_part = folder / f".{WEIGHTS_FILE}.part", folder / f".{CONFIG_FILE}.part"
-    weights = {name: _stored(array) for name, array in checkpoint.weights.items()}
+    weights = {name: _stored(array) if half else array for name, array in checkpoint.weights.items()}
     save_file(weights, weights_part, metadata={DIGEST_KEY: _digest(weights)})
     config_part.write_text(json.dumps(checkpoint.info(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     weights_part.chmod(0o644)  # safetensors makes it readable for its owner only
@@ -151,6 +161,11 @@ def load(folder: str | Path) -> Checkpoint:
         raise CheckpointError(f"Checkpoint {name} has no positive scale factor.")
     if type(n_max) is not int or not 1 <= n_max <= 100_000:
         raise CheckpointError(f"Checkpoint {name} has no sensible N_max.")
+    epsilon, needs_z = info.get("epsilon", EPSILON), info.get("needs_z", False)
+    if type(epsilon) not in (int, float) or not 0 <= epsilon <= FRAME_SIZE:
+        raise CheckpointError(f"Checkpoint {name} has no sensible epsilon.")
+    if type(needs_z) is not bool or (needs_z and not architecture.has_encoder):
+        raise CheckpointError(f"Checkpoint {name} must say by true or false whether it needs z, and have one if so.")
     return Checkpoint(
         architecture,
         _read_weights(folder, architecture),
@@ -160,6 +175,8 @@ def load(folder: str | Path) -> Checkpoint:
         name=name,
         training=_dictionary(info.get("training")),
         metrics=_dictionary(info.get("metrics")),
+        epsilon=float(epsilon),
+        needs_z=needs_z,
     )
 
 

@@ -26,7 +26,7 @@ from sketch_core.engine import PEN_DOWN, PEN_END, CpuEngine, Engine, Floats, Sta
 from sketch_core.kernels import CANDIDATES
 from sketch_core.mixture import Temperatures
 from sketch_core.mixture import temperatures as heat_of
-from sketch_core.prefix import PrefixReader
+from sketch_core.prefix import Prefix, PrefixReader
 from sketch_core.strokes import FRAME_SIZE, Drawing
 from sketch_core.torch_engine import TorchEngine
 
@@ -148,6 +148,7 @@ class Sketcher:
             any_index=source.architecture.n_categories,
             scale_factor=source.scale_factor,
             min_sigma=source.architecture.min_sigma,
+            epsilon=source.epsilon,
         )
         self._category_index = {name: index for index, name in enumerate(source.categories)}
 
@@ -165,6 +166,16 @@ class Sketcher:
     def info(self) -> dict[str, Any]:
         """``config.json``: architecture, training, metrics."""
         return self.source.info()
+
+    @property
+    def lacks(self) -> dict[str, str]:
+        """{what it cannot do: why}, of "vary", "blend" and "guess"."""
+        lacks = {}
+        if not self.source.architecture.has_encoder:
+            lacks = dict.fromkeys(("vary", "blend"), "This network has no encoder, so it has no z of a drawing.")
+        if self.source.architecture.n_categories < 2:
+            lacks["guess"] = "This network knows one kind of drawing only."
+        return lacks
 
     @property
     def scale_factor(self) -> float:
@@ -409,7 +420,7 @@ class Sketcher:
         elif kind == "vary":
             plan = self._plan_variation(strokes.check_drawing(drawing or []), index, n, seeds, spread)
         elif kind == "draw":
-            plan = self._plan_free(category, n, size)
+            plan = self._plan_free(category, n, seeds, size)
         elif kind == "blend":
             plan = self._plan_blend(drawings, categories, how, steps, size)
         else:
@@ -473,9 +484,22 @@ class Sketcher:
             if rows:
                 yield rows
 
-    def category_condition(self, index: int) -> Floats:
-        """(1, condition_size) of a category index, without z."""
-        return self._condition(index, None, 1)
+    def start_condition(self, drawing: Sequence[NDArray[Any]], index: int) -> Floats:
+        """(1, condition_size) with which a start is read: a category index, and z of the start where z is needed."""
+        z = self.encode([drawing])[0] if self.source.needs_z else None
+        return self._condition(index, z, 1)
+
+    def read_start(
+        self, drawing: Drawing, index: int, *, pen_down: bool = False, canvas: float | None = None
+    ) -> Prefix:
+        """A start as read by the network; see :meth:`PrefixReader.read`."""
+        if not self.source.needs_z:
+            return self.reader.read(drawing, index, pen_down=pen_down, canvas=canvas)
+        scale = strokes.fit_frame(drawing).scale
+        rows = self.reader.rows(drawing, scale, pen_down)
+        points = strokes.to_stroke5(rows, scale_factor=self.scale_factor, end=False)
+        state, _ = self.engine.read(self.engine.start(self.start_condition(drawing, index)), points[None])
+        return Prefix(state, None, 1.0, scale)
 
     def free_state(self, category: str | None, n: int) -> State:
         """The decoder before the first point of n free drawings."""
@@ -491,11 +515,16 @@ class Sketcher:
             condition: Floats = self.model.condition(latent, labels, n).float().cpu().numpy()
         return condition
 
-    def _plan_free(self, category: str | None, n: int, size: float) -> _Plan:
+    def _plan_free(self, category: str | None, n: int, seeds: Sequence[int], size: float) -> _Plan:
         if type(size) not in (int, float) or not 0 < size <= strokes.MAX_COORDINATE:
             raise ValueError("The size of the frame must be a positive number of pixels.")
-        state = self.free_state(category, n)
-        reference = None if category is None else self.free_state(None, n)
+        reference = None
+        if self.source.needs_z:
+            z = self._epsilon(n, seeds).astype(np.float32)
+            state = self.engine.start(self._condition(self.category_index(category), z, len(z)))
+        else:
+            state = self.free_state(category, n)
+            reference = None if category is None else self.free_state(None, n)
         unit = self.scale_factor * size / FRAME_SIZE
         box = (0.0, 0.0, float(size), float(size))
         return _Plan(state, (0.0, 0.0), unit, True, reference, box, fill=True)
@@ -504,18 +533,23 @@ class Sketcher:
         if type(spread) not in (int, float) or not 0 <= spread <= 10:
             raise ValueError("The spread must be a number from 0 to 10.")
         mu, sigma = self.encode([drawing])
-        epsilon = np.concatenate(
-            [
-                np.random.Generator(np.random.Philox(key=[seed, 2**63])).standard_normal((n, mu.shape[1]))
-                for seed in seeds
-            ]
-        )
+        epsilon = self._epsilon(n, seeds)
         n = len(epsilon)
         z = (mu + spread * sigma * epsilon).astype(np.float32)
         state = self.engine.start(self._condition(index, z, n))
         box = strokes.bounds(drawing)
         unit = self.scale_factor / strokes.fit_frame(drawing).scale
-        return _Plan(state, (0.0, 0.0), unit, True, self.free_state(None, n), box)
+        return _Plan(state, (0.0, 0.0), unit, True, self._without_z(n), box)
+
+    def _epsilon(self, n: int, seeds: Sequence[int]) -> NDArray[np.float64]:
+        """(n for each seed, N_z) of N(0, I)."""
+        shape = (n, self.source.architecture.z_size)
+        keys = [[seed, 2**63] for seed in seeds]
+        return np.concatenate([np.random.Generator(np.random.Philox(key=key)).standard_normal(shape) for key in keys])
+
+    def _without_z(self, n: int) -> State | None:
+        """Those that know less, to compare by; a network that was never without z has none."""
+        return None if self.source.needs_z else self.free_state(None, n)
 
     def _plan_blend(
         self,
@@ -551,10 +585,10 @@ class Sketcher:
         state = self.engine.start(np.stack(wanted).astype(np.float32))
         unit = self.scale_factor * size / FRAME_SIZE
         box = (0.0, 0.0, float(size), float(size))
-        return _Plan(state, (0.0, 0.0), unit, True, self.free_state(None, len(wanted)), box, fill=True)
+        return _Plan(state, (0.0, 0.0), unit, True, self._without_z(len(wanted)), box, fill=True)
 
     def _plan_completion(self, drawing: Drawing, index: int, n: int, pen_down: bool, canvas: float | None) -> _Plan:
-        prefix = self.reader.read(drawing, index, pen_down=pen_down, canvas=canvas)
+        prefix = self.read_start(drawing, index, pen_down=pen_down, canvas=canvas)
         x, y = drawing[-1][-1]
         copies = np.zeros(n, dtype=np.int64)
         reference = None if prefix.reference is None else prefix.reference.take(copies)
@@ -585,7 +619,7 @@ class Sketcher:
         checked = strokes.check_drawing(drawing)
         side = strokes.longest_side(checked)
         if not strokes.CANONICAL_SIDES[0] <= side <= strokes.CANONICAL_SIDES[1]:
-            checked, _ = strokes.canonical(checked)
+            checked, _ = strokes.canonical(checked, epsilon=self.source.epsilon)
         rows = strokes.to_stroke3(checked)
         return rows if len(rows) else np.array([[0.0, 0.0, 1.0]], dtype=np.float32)
 

@@ -58,10 +58,10 @@ def inspect(sketcher: Sketcher, drawing: Sequence[NDArray[Any]], category: str |
     """
     checked = strokes.check_drawing(drawing)
     index = sketcher.category_index(category)
-    prefix = sketcher.reader.read(checked, index)
+    prefix = sketcher.read_start(checked, index)
     rows = sketcher.reader.rows(checked, prefix.scale)  # (N, 3), frame units
     points = strokes.to_stroke5(rows, scale_factor=sketcher.scale_factor, end=False)  # (N, 5)
-    start: State = sketcher.engine.start(sketcher.category_condition(index))
+    start: State = sketcher.engine.start(sketcher.start_condition(checked, index))
     after, y = sketcher.engine.read(start, points[None])
     outputs = torch.from_numpy(np.concatenate([y[0], sketcher.engine.predict(after)]))  # (N + 1, 6M + 3)
     low = sketcher.source.architecture.min_sigma

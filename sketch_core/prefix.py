@@ -82,9 +82,10 @@ class PrefixReader:
         any_index: int,
         scale_factor: float,
         min_sigma: float,
+        epsilon: float = strokes.EPSILON,
     ) -> None:
         self.engine, self.condition, self.any_index = engine, condition, any_index
-        self.scale_factor, self.min_sigma = scale_factor, min_sigma
+        self.scale_factor, self.min_sigma, self.epsilon = scale_factor, min_sigma, epsilon
         self._prefixes: OrderedDict[tuple[Any, ...], Prefix] = OrderedDict()
         self._states: OrderedDict[tuple[Any, ...], _Read] = OrderedDict()
         self._guesses: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
@@ -147,7 +148,7 @@ class PrefixReader:
         """(N, 3) stroke3 of a drawing simplified at a scale."""
         x0, y0, _, _ = strokes.bounds(drawing)
         frame = Frame(scale=scale, origin=(x0, y0))
-        return strokes.to_stroke3(strokes.simplify(frame.from_canvas(drawing)), pen_down=pen_down)
+        return strokes.to_stroke3(strokes.simplify(frame.from_canvas(drawing), self.epsilon), pen_down=pen_down)
 
     def _follow(  # noqa: PLR0917
         self,
