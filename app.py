@@ -15,6 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import sketch_core
 from app.server import launch
 from app.studio import Studio
+from sketch_core import checkpoint
 
 
 def stop(*_: object) -> None:
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"app.py: {error}", file=sys.stderr)
         return 1
     signal.signal(signal.SIGTERM, stop)
-    studio = Studio(sketcher)
+    studio = Studio(sketcher, others=checkpoint.available)
     try:
         launch(studio, host=options.host, port=options.port, share=options.share)
     finally:

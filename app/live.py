@@ -1,7 +1,7 @@
 """The live path: a WebSocket on the page's own server, so that endings appear while they are drawn.
 
 Messages are JSON objects. The page sends a request ``{"id", "do", "strokes", "category", "temperature",
-"seed", "n", …}`` (:func:`app.studio.check_request` knows all) or ``{"cancel": id}``; a new request cancels the one
+"seed", "n", …}`` (:meth:`app.studio.Studio.check` knows all) or ``{"cancel": id}``; a new request cancels the one
 before it on the same connection. Back come ``{"id", "type": "points", "rows": [[k, x, y, pen], ...]}`` (pen 0: a
 stroke starts; 1: a line leads here; 2: drawing k has ended), then ``{"id", "type": "done", "drawings": [...]}``
 ("found" instead, for what draws nothing), or ``{"id", "type": "error", "code", "message"}``.
@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from app.studio import Request, Row, Studio, StudioError, check_request
+from app.studio import Request, Row, Studio, StudioError
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ class Conversation:
                 return
             request_id = message["id"]
             self.stop()
-            request = check_request(message, self.studio.categories)
+            request = self.studio.check(message)
         except StudioError as error:
             await self.say(error_message(request_id, str(error), error.code))
             return

@@ -45,12 +45,12 @@ try {
 
 
 def head(studio: Studio) -> str:
-    """What stands in the page's head: words, categories, style and scripts."""
-    categories = json.dumps(studio.categories).replace("<", "\\u003c")
+    """What stands in the page's head: words, networks, style and scripts."""
+    models = json.dumps(studio.models()).replace("<", "\\u003c")
     setup = f"""
     window.doodleDuetWords = {_WORDS};
     window.doodleDuetNames = {_NAMES};
-    window.doodleDuetCategories = {categories};
+    window.doodleDuetModels = {models};
     window.doodleDuetChinese = {list(text.CHINESE_LOCALES)};
     """
     scripts = "".join(f"<script>{script}</script>" for script in (setup, *SCRIPTS))
@@ -108,31 +108,44 @@ def build(studio: Studio) -> tuple[gr.Blocks, gr.I18n]:
                         0, 2, 0.5, step=0.1, label=i18n("how_far"), buttons=[], elem_id="how-far", min_width=140
                     )
                     seed = gr.Number(0, label=i18n("seed"), precision=0, minimum=0, elem_id="seed", min_width=90)
+                    model = gr.Dropdown(
+                        [item["name"] for item in studio.models()],
+                        value=studio.sketcher.name,
+                        label=i18n("model"),
+                        elem_id="model",
+                        min_width=220,
+                    )
                     another = gr.Button(i18n("another"), variant="primary", elem_id="another", min_width=90)
                 Gallery()
                 Panels()
         apply = gr.Button(elem_id="apply", elem_classes="duet-unseen")
 
         tell = (
-            "(mode, category, temperature, seed, n, spread) => { window.doodleDuet.set({mode, temperature, n, spread, "
+            "(mode, category, temperature, seed, n, spread, model) => { "
+            "window.doodleDuet.set({mode, temperature, n, spread, model, "
             f"category: category === '{text.ANYTHING}' ? null : category, seed: Math.max(0, seed | 0)}}); }}"
         )
-        controls = [mode, category, temperature, seed, n, spread]
+        controls = [mode, category, temperature, seed, n, spread, model]
         gr.on([control.change for control in controls] + [page.load], None, controls, None, js=tell)
         # The pad's wishes (a guess that was clicked, a picture of a comparison) go through the controls as well.
         wanted = (
             "() => { const w = window.doodleDuet.wanted(); "
-            f"return [w.mode, w.category ?? '{text.ANYTHING}', w.temperature, w.seed, w.n, w.spread]; }}"
+            f"return [w.mode, w.category ?? '{text.ANYTHING}', w.temperature, w.seed, w.n, w.spread, w.model]; }}"
         )
         apply.click(None, None, controls, js=wanted)
         another.click(None, None, seed, js="() => Math.floor(Math.random() * 1e6)")
 
-        def in_their_language(request: gr.Request) -> Any:
+        def choices(name: str, request: gr.Request) -> Any:
+            """Categories that a network knows, in the visitor's language, and the networks there are now."""
             chosen = request.cookies.get("duet_language", "")
             language = text.preferred_language(chosen or request.headers.get("accept-language", ""))
-            return gr.Dropdown(choices=text.category_choices(studio.categories, language))
+            models = {item["name"]: item for item in studio.models()}
+            known = models.get(name, models[studio.sketcher.name])
+            named = text.category_choices(known["categories"], language, guesses="guess" not in known["lacks"])
+            return gr.Dropdown(choices=named), gr.Dropdown(choices=list(models))
 
-        page.load(in_their_language, None, category, api_name=False, queue=False, show_progress="hidden")
+        quiet: dict[str, Any] = {"api_name": False, "queue": False, "show_progress": "hidden"}
+        gr.on([page.load, model.change], choices, model, [category, model], **quiet)
 
         _endpoints(studio)
     return page, i18n

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 import sketch_core
+from app.cards import card_routes
 from app.live import live_route
 from app.middleware import FirstScript, SafetyHeaders
 from app.page import FIRST, THEME, build, head
@@ -56,7 +57,7 @@ def launch(
     )
     # Points are few bytes, and deflating them costs as much as a tenth of the drawing.
     page.server.config.ws_per_message_deflate = False
-    app.router.routes[:0] = [live_route(studio), health_route(studio)]
+    app.router.routes[:0] = [live_route(studio), health_route(studio), *card_routes(studio)]
     if block:
         page.block_thread()
     return page

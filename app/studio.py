@@ -7,18 +7,24 @@ Both ways to the network, the page's WebSocket (:mod:`app.live`) and the named e
 from __future__ import annotations
 
 import dataclasses
+import functools
+import logging
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, cast
 
-from sketch_core import Sketcher, strokes
+from sketch_core import Sketcher, checkpoint, strokes
 from sketch_core.generate import BLENDS, GUIDANCE, MAX_GUIDANCE, SPREAD, Kind, StreamRow, blend_size
 from sketch_core.inspection import guess, inspect
 from sketch_core.scheduler import MAX_WAITING, BusyError, Scheduler
 from sketch_core.strokes import Drawing
+
+log = logging.getLogger(__name__)
 
 Row = tuple[int, float, float, int]
 """(k, x, y, pen): a new point of drawing k; pen 0 starts a stroke there, 1 draws a line there, 2: k has ended."""
@@ -37,6 +43,8 @@ MAX_SEED = 2**31 - 1
 TEMPERATURES = (0.1, 1.0)
 PAD_SIDE = 512.0
 """The pad is a square of this many units, whatever the screen."""
+MAX_MODELS = 4
+"""Networks in memory at once; the one that was used least recently makes room."""
 
 
 Answer = Future[Any]
@@ -67,6 +75,8 @@ class Request:
 
     do: Do
     drawing: Drawing
+    model: str | None = None
+    """A checkpoint's name; None is the studio's first."""
     category: str | None = None
     temperature: float = 0.4
     seed: int = 0
@@ -216,13 +226,26 @@ def check_request(fields: dict[str, Any], categories: Sequence[str]) -> Request:
     return request
 
 
+class Network:
+    """A checkpoint at work: drawings in the making share its steps."""
+
+    def __init__(self, sketcher: Sketcher, scheduler: Scheduler | None) -> None:
+        self.sketcher, self.scheduler = sketcher, scheduler
+
+    def close(self) -> None:
+        if self.scheduler is not None:
+            self.scheduler.close()
+
+
 class Studio:
-    """One network at work for everyone: drawings in the making share its steps, beyond a limit people wait in line.
+    """Networks at work for everyone: drawings in the making share steps, beyond a limit people wait in line.
 
     Args:
+        sketcher: the first network, which answers where no other is named.
         readers: threads that read starts and encode drawings, before these join the others.
         waiting: requests that may wait, for a reader or for room in the batch; further ones are told "busy".
         continuous: whether requests share steps; without, each runs by itself in a reader (for comparison).
+        others: other checkpoints by name, looked up anew at each visit and loaded when they are asked for.
     """
 
     def __init__(
@@ -232,10 +255,16 @@ class Studio:
         readers: int | None = None,
         waiting: int = MAX_WAITING,
         continuous: bool = True,
+        others: Callable[[], dict[str, Path]] = dict,
     ) -> None:
         self.sketcher = sketcher
         self.categories = sketcher.categories
-        self.scheduler = Scheduler(sketcher.engine, max_waiting=waiting) if continuous else None
+        self._waiting, self._continuous, self._others = waiting, continuous, others
+        first = self._network(sketcher)
+        self.scheduler = first.scheduler
+        self._networks: OrderedDict[str, Network] = OrderedDict({sketcher.name: first})
+        self._loading = threading.Lock()
+        self._left_out: set[str] = set()
         readers = readers or max(1, min(4, os.cpu_count() or 1))
         self._most = readers + waiting
         self._reading = 0
@@ -243,6 +272,82 @@ class Studio:
         """Warmed up, and not closed."""
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(readers, thread_name_prefix="reader")
+
+    # -- networks ----------------------------------------------------------------------------------
+
+    def folders(self) -> dict[str, Path]:
+        """Folders of the checkpoints there are now, the first network's first."""
+        found = {name: folder for name, folder in self._others().items() if name != self.sketcher.name}
+        own = self._others().get(self.sketcher.name)
+        return ({self.sketcher.name: own} if own else {}) | found
+
+    def models(self) -> list[dict[str, Any]]:
+        """What the page must know of each network: name, categories, what it lacks and why.
+
+        Checkpoints that cannot be read are left out, with one line in the log.
+        """
+        found = [_described(self.sketcher.source)]
+        for name, folder in self.folders().items():
+            if name == self.sketcher.name:
+                continue
+            try:
+                found.append(_described(_describe(folder)))
+            except checkpoint.CheckpointError as error:
+                if name not in self._left_out:
+                    log.warning("%s", error)
+                    self._left_out.add(name)
+        return found
+
+    def network(self, name: str | None) -> Network:
+        """A network by its name, loaded if it is not.
+
+        Raises:
+            StudioError: there is none, or it cannot be loaded.
+        """
+        name = name or self.sketcher.name
+        with self._loading:
+            if name not in self._networks:
+                folder = self.folders().get(name)
+                if folder is None:
+                    raise StudioError(f"There is no network {name[:60]!r}.")
+                try:
+                    loaded = Sketcher(checkpoint.load(folder), device=str(self.sketcher.device))
+                except checkpoint.CheckpointError as error:
+                    raise StudioError(str(error)) from error
+                self._networks[name] = self._network(loaded)
+                while len(self._networks) > MAX_MODELS:
+                    oldest = next(other for other in self._networks if other not in (self.sketcher.name, name))
+                    # What it draws for others is drawn to the end.
+                    threading.Thread(target=self._networks.pop(oldest).close, daemon=True).start()
+            self._networks.move_to_end(name)
+            return self._networks[name]
+
+    def _network(self, sketcher: Sketcher) -> Network:
+        return Network(sketcher, Scheduler(sketcher.engine, max_waiting=self._waiting) if self._continuous else None)
+
+    def check(self, fields: dict[str, Any]) -> Request:
+        """A request that came as JSON, checked; see :func:`check_request`.
+
+        Raises:
+            StudioError: one clear sentence.
+        """
+        name = fields.get("model")
+        if name is None or name == self.sketcher.name:
+            source: checkpoint.Checkpoint | checkpoint.Described = self.sketcher.source
+        else:
+            folder = self.folders().get(name) if type(name) is str else None
+            if folder is None:
+                raise StudioError(f"There is no network {str(name)[:60]!r}; choose one of the list.")
+            try:
+                source = _describe(folder)
+            except checkpoint.CheckpointError as error:
+                raise StudioError(str(error)) from error
+        request = check_request(fields, source.categories)
+        lacks = checkpoint.lacks(source)
+        wanted = request.of if request.do == "compare" else request.do
+        if wanted in lacks:
+            raise StudioError(lacks[wanted], "unable")
+        return replace(request, model=name)
 
     # -- drawing -----------------------------------------------------------------------------------
 
@@ -288,17 +393,19 @@ class Studio:
                 if cancelled():
                     finish(None)
                     return
+                network = self.network(request.model)
                 if not request.draws:
-                    finish(None, self._look(request))
+                    finish(None, _look(network.sketcher, request))
                     return
                 options = request.options()
-                if self.scheduler is None:
-                    for rows in self.sketcher.stream(request.kind, request.start, cancelled=cancelled, **options):
+                if network.scheduler is None:
+                    for rows in network.sketcher.stream(request.kind, request.start, cancelled=cancelled, **options):
                         take(rows)
                     finish(None)
                     return
-                job = self.sketcher.prepare(request.kind, request.start, **options)
-                self.scheduler.submit(job, take, cancelled).add_done_callback(lambda done: finish(done.exception()))
+                job = network.sketcher.prepare(request.kind, request.start, **options)
+                drawn = network.scheduler.submit(job, take, cancelled)
+                drawn.add_done_callback(lambda done: finish(done.exception()))
             except Exception as error:  # handed on to whoever waits for the answer
                 finish(error)
             finally:
@@ -307,16 +414,6 @@ class Studio:
 
         self._threads.submit(read)
         return answer
-
-    def _look(self, request: Request) -> Any:
-        """What "inspect" and "guess" answer, as JSON."""
-        if request.do == "guess":
-            return [[name, round(share, 4)] for name, share in guess(self.sketcher, request.drawing)]
-        found = inspect(self.sketcher, request.drawing, request.category)
-        return {
-            field.name: getattr(found, field.name).astype(float).round(FIGURES).tolist()
-            for field in dataclasses.fields(found)
-        } | {"scale_factor": self.sketcher.scale_factor}
 
     def warm(self) -> None:
         """Draw a little of each kind, in a thread of its own, so that the first visitor waits for no compiler."""
@@ -338,8 +435,8 @@ class Studio:
         """Take no more requests; what is in flight is answered."""
         self.ready = False
         self._threads.shutdown(wait=True)
-        if self.scheduler is not None:
-            self.scheduler.close()
+        for network in self._networks.values():
+            network.close()
 
     # -- named endpoints ---------------------------------------------------------------------------
 
@@ -349,5 +446,34 @@ class Studio:
         Raises:
             StudioError: one clear sentence.
         """
-        request = check_request(fields, self.categories)
-        return self.start(request, lambda rows: None, lambda: False).result()
+        return self.start(self.check(fields), lambda rows: None, lambda: False).result()
+
+
+def _look(sketcher: Sketcher, request: Request) -> Any:
+    """What "inspect" and "guess" answer, as JSON."""
+    if request.do == "guess":
+        return [[name, round(share, 4)] for name, share in guess(sketcher, request.drawing)]
+    found = inspect(sketcher, request.drawing, request.category)
+    return {
+        field.name: getattr(found, field.name).astype(float).round(FIGURES).tolist()
+        for field in dataclasses.fields(found)
+    } | {"scale_factor": sketcher.scale_factor}
+
+
+def _describe(folder: Path) -> checkpoint.Described:
+    """:func:`checkpoint.describe`, read again only when the file has changed."""
+    try:
+        changed = (folder / checkpoint.CONFIG_FILE).stat().st_mtime_ns
+    except OSError:
+        changed = 0
+    return _read_description(folder, changed)
+
+
+@functools.lru_cache(maxsize=64)
+def _read_description(folder: Path, changed: int) -> checkpoint.Described:
+    return checkpoint.describe(folder)
+
+
+def _described(source: checkpoint.Checkpoint | checkpoint.Described) -> dict[str, Any]:
+    """A network as the page knows it."""
+    return {"name": source.name, "categories": source.categories, "lacks": checkpoint.lacks(source)}

@@ -27,6 +27,10 @@ WORDS: dict[str, dict[str, str]] = {
         "category": "What is it?",
         "anything": "anything",
         "temperature": "Temperature τ",
+        "model": "Network",
+        "drawn_by": "Drawn by {name}",
+        "card": "its model card",
+        "lacks": "{name} cannot do this: {why}",
         "temperature_info": "Low: careful and typical. High: bold and surprising.",
         "seed": "Seed",
         "another": "Another",
@@ -79,6 +83,7 @@ WORDS: dict[str, dict[str, str]] = {
         "heard_variations": "{n} variations are ready.",
         "heard_online": "Connected again.",
         # What can go wrong, by the code in the server's answer; others show the server's sentence
+        "error_unable": "This network cannot do that; choose another one.",
         "error_busy": "Many people are drawing right now. Trying again in a moment.",
         "error_too_large": "This drawing is too large to send; please clear some of it.",
         "error_internal": "Something went wrong on the server. Your drawing is safe; please try again.",
@@ -216,6 +221,10 @@ WORDS: dict[str, dict[str, str]] = {
         "category": "你在画什么？",
         "anything": "任意",
         "temperature": "温度 τ",
+        "model": "网络",
+        "drawn_by": "由 {name} 绘制",
+        "card": "模型说明",
+        "lacks": "{name} 做不到：{why}",
         "temperature_info": "低：谨慎、典型；高：大胆、出人意料。",
         "seed": "种子",
         "another": "换一批",
@@ -264,6 +273,7 @@ WORDS: dict[str, dict[str, str]] = {
         "heard_endings": "{n} 种结尾已画好。",
         "heard_variations": "{n} 幅变化已画好。",
         "heard_online": "已重新连接。",
+        "error_unable": "这个网络做不到，请换一个。",
         "error_busy": "现在画画的人很多，稍后会自动再试。",
         "error_too_large": "这幅画太大，无法发送；请清掉一部分。",
         "error_internal": "服务器出了点问题。你的画还在，请再试一次。",
@@ -461,15 +471,17 @@ CATEGORIES_IN_CHINESE: dict[str, str] = {
 }  # fmt: skip
 
 
-def category_choices(categories: list[str], language: str) -> list[tuple[str, str]]:
+def category_choices(categories: list[str], language: str, *, guesses: bool = True) -> list[tuple[str, str]]:
     """(label, value) of each category and of anything; in Chinese "猫 cat", so that both names can be searched for.
 
     Plain labels and not ``gr.I18n`` keys: a Gradio dropdown searches the raw text of its labels.
+
+    Args:
+        guesses: whether the network can tell categories apart, and so choose one itself.
     """
     names = CATEGORIES_IN_CHINESE if language == CHINESE else {}
-    return [(WORDS[language]["anything"], ANYTHING), (WORDS[language]["auto"], AUTO)] + [
-        (f"{names[name]} {name}" if name in names else name, name) for name in categories
-    ]
+    unnamed = [(WORDS[language][key], key) for key in ((ANYTHING, AUTO) if guesses else (ANYTHING,))]
+    return unnamed + [(f"{names[name]} {name}" if name in names else name, name) for name in categories]
 
 
 def preferred_language(accept_language: str) -> str:

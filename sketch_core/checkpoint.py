@@ -141,6 +141,31 @@ def load(folder: str | Path) -> Checkpoint:
     Raises:
         CheckpointError: missing or damaged files, another format version, or shapes that do not fit.
     """
+    about = describe(folder)
+    return Checkpoint(weights=_read_weights(Path(folder), about.architecture), **vars(about))
+
+
+@dataclass
+class Described:
+    """What ``config.json`` tells of a checkpoint; the fields are those of :class:`Checkpoint`."""
+
+    architecture: SketchRNNConfig
+    categories: list[str]
+    scale_factor: float
+    n_max: int
+    name: str
+    training: dict[str, Any]
+    metrics: dict[str, Any]
+    epsilon: float
+    needs_z: bool
+
+
+def describe(folder: str | Path) -> Described:
+    """Read and check ``config.json`` alone.
+
+    Raises:
+        CheckpointError: as :func:`load`.
+    """
     folder = Path(folder)
     name = folder.name
     info = _read_config(folder)
@@ -166,9 +191,8 @@ def load(folder: str | Path) -> Checkpoint:
         raise CheckpointError(f"Checkpoint {name} has no sensible epsilon.")
     if type(needs_z) is not bool or (needs_z and not architecture.has_encoder):
         raise CheckpointError(f"Checkpoint {name} must say by true or false whether it needs z, and have one if so.")
-    return Checkpoint(
+    return Described(
         architecture,
-        _read_weights(folder, architecture),
         categories,
         float(scale_factor),
         n_max,
@@ -178,6 +202,16 @@ def load(folder: str | Path) -> Checkpoint:
         epsilon=float(epsilon),
         needs_z=needs_z,
     )
+
+
+def lacks(source: Checkpoint | Described) -> dict[str, str]:
+    """{what a network cannot do: why}, of "vary", "blend" and "guess"."""
+    found = {}
+    if not source.architecture.has_encoder:
+        found = dict.fromkeys(("vary", "blend"), "This network has no encoder, so it has no z of a drawing.")
+    if source.architecture.n_categories < 2:
+        found["guess"] = "This network knows one kind of drawing only."
+    return found
 
 
 def _dictionary(value: Any) -> dict[str, Any]:

@@ -170,12 +170,7 @@ class Sketcher:
     @property
     def lacks(self) -> dict[str, str]:
         """{what it cannot do: why}, of "vary", "blend" and "guess"."""
-        lacks = {}
-        if not self.source.architecture.has_encoder:
-            lacks = dict.fromkeys(("vary", "blend"), "This network has no encoder, so it has no z of a drawing.")
-        if self.source.architecture.n_categories < 2:
-            lacks["guess"] = "This network knows one kind of drawing only."
-        return lacks
+        return checkpoints.lacks(self.source)
 
     @property
     def scale_factor(self) -> float:

@@ -5,20 +5,37 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from sketch_core.__main__ import main
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 
 @pytest.fixture(scope="session")
-def server(tiny_sketcher) -> Iterator[str]:
+def models(tmp_path_factory) -> Path:
+    """A folder with an imported model that cannot vary, and a checkpoint that is none."""
+    folder = tmp_path_factory.mktemp("models")
+    tiny = Path(__file__).parent / "fixtures" / "tiny.gen.json"
+    assert main(["checkpoints", "import", str(tiny), "--to", str(folder)]) == 0
+    (folder / "broken").mkdir()
+    (folder / "broken" / "config.json").write_text("{")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(tiny_sketcher, models) -> Iterator[str]:
     from app.server import launch
     from app.studio import Studio
+
+    def others() -> dict[str, Path]:
+        return {folder.name: folder for folder in sorted(models.iterdir())}
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    page = launch(Studio(tiny_sketcher), port=port, block=False)
+    page = launch(Studio(tiny_sketcher, others=others), port=port, block=False)
     yield f"http://127.0.0.1:{port}"
     page.close()

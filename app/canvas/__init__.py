@@ -98,6 +98,12 @@ GALLERY = f"""
 """
 
 
+PANELS = """
+<div class="duet-panels"></div>
+<p class="duet-drawn-by" hidden><span></span> · <a target="_blank" rel="noopener" data-word="card"></a></p>
+"""
+
+
 class Title(gr.HTML):
     """Name and tagline."""
 
@@ -120,7 +126,7 @@ class Gallery(gr.HTML):
 
 
 class Panels(gr.HTML):
-    """What the modes beside finishing and varying show: comparison, blend, dream, inside."""
+    """What the modes beside finishing and varying show, and which network it is that draws."""
 
     def __init__(self) -> None:
-        super().__init__(**_static('<div class="duet-panels"></div>', "attachPanels"))
+        super().__init__(**_static(PANELS, "attachPanels"))

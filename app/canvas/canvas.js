@@ -19,7 +19,11 @@
   const say = (key, values = {}) =>
     ((words[language] || {})[key] || (words.en || {})[key] || key).replace(/\{(\w+)\}/g, (_, name) => values[name]);
 
-  const settings = { mode: "finish", category: null, temperature: 0.4, seed: 0, n: 9, spread: 0.5 };
+  const settings = { mode: "finish", category: null, temperature: 0.4, seed: 0, n: 9, spread: 0.5, model: null };
+  // Networks: {name, categories, lacks: {what: why}}, the first one the usual. Others may come while the page is open.
+  const models = () => window.doodleDuetModels || [];
+  const network = () => models().find((each) => each.name === settings.model) || models()[0] || { categories: [], lacks: {} };
+  const model = () => (settings.model && models().length && settings.model !== models()[0].name ? settings.model : undefined);
   const KEPT = "doodle-duet-settings";
   const AUTO = "auto"; // the category that stands for the network's own guess
   // Modes of other files: {enter(), leave(), change(what), press(event), paint(context)}; each is optional.
@@ -229,7 +233,7 @@
     asked.revealed = 0;
     if (!socket || socket.readyState !== WebSocket.OPEN) return; // asked again once connected
     socket.send(JSON.stringify({
-      id: asked.id, do: asked.kind, strokes: thinned(asked.base), category: category(),
+      id: asked.id, do: asked.kind, model: model(), strokes: thinned(asked.base), category: category(),
       temperature: settings.temperature, seed: settings.seed, n: asked.n, spread: settings.spread,
     }));
   }
@@ -244,7 +248,10 @@
   }
 
   let guessed = null; // the category that the network takes the drawing for, while it may choose
-  const category = () => (settings.category === AUTO ? guessed : settings.category);
+  const category = () => {
+    const name = settings.category === AUTO ? guessed : settings.category;
+    return network().categories.includes(name) ? name : null;
+  };
 
   // What the network takes the drawing for, asked beside the endings; another answer than before asks for new ones.
   async function guessAgain() {
@@ -273,7 +280,7 @@
     if (settings.category !== AUTO || !drawing().length) { guessed = null; showGuesses(null); }
     const mode = modeNow();
     if (mode) { if (mode.change) mode.change("drawing"); refresh(); return; }
-    if (settings.category === AUTO && drawing().length && guessing) guessAgain();
+    if (settings.category === AUTO && drawing().length && guessing && !network().lacks.guess) guessAgain();
     if (!drawing().length) { tellState(); refresh(); return; }
     turn = {
       id: nextId++, kind: settings.mode === "vary" ? "vary" : "complete", base: drawing(), n: settings.n,
@@ -322,7 +329,9 @@
       think();
       return;
     }
-    commit(turn.kind === "vary" ? strokes : [...turn.base, ...strokes]);
+    const all = turn.kind === "vary" ? strokes : [...turn.base, ...strokes], { scale, shift } = inside(all);
+    commit(scale === 1 ? all : all.map(({ by, points }) => (
+      { by, points: points.map(([x, y, ...rest]) => [round(x * scale + shift), round(y * scale + shift), ...rest]) })));
     turn.taken = k;
     turn.shown = k;
     turn.revealed = Infinity;
@@ -448,6 +457,9 @@
       return;
     }
     if (mode && mode.paint) { mode.paint(context, pad, time); if (stroke) ink(context, pad, [stroke]); return; }
+    if (turn && turn.view && turn.taken === null && !stroke) {
+      context.transform(turn.view.scale, 0, 0, turn.view.scale, turn.view.shift, turn.view.shift);
+    }
     ink(context, pad, drawing());
     if (stroke && stroke.points.length) ink(context, pad, [stroke]);
     if (turn && turn.kind === "complete" && turn.taken === null && !stroke) {
@@ -457,6 +469,13 @@
       else turn.revealed += turn.clock ? Math.min(time - turn.clock, 50) * PEN_SPEED : 0;
       turn.clock = time;
       if (turn.revealed > total) turn.revealed = total;
+      // An ending that leaves the pad is seen whole: everything draws together a little.
+      const ending = strokes.map((points) => ({ points })), wanted = inside([...drawing(), ...ending]);
+      const view = turn.view || { scale: 1, shift: 0 }, ease = stillness.matches ? 1 : 0.15;
+      view.scale += (wanted.scale - view.scale) * ease;
+      view.shift += (wanted.shift - view.shift) * ease;
+      turn.view = view;
+      if (Math.abs(view.scale - wanted.scale) > 1e-3) redraw();
       context.globalAlpha = 0.9;
       ink(context, pad, partOf(strokes, turn.revealed).map((points) => ({ by: "net", points })));
       context.globalAlpha = 1;
@@ -471,6 +490,12 @@
     }
     const scale = SIDE / (high - low + 24);
     return { scale, shift: (12 - low) * scale };
+  }
+
+  // The same, but as it is where all of it lies on the pad.
+  function inside(strokes) {
+    const off = strokes.some(({ points }) => points.some(([x, y]) => Math.min(x, y) < 0 || Math.max(x, y) > SIDE));
+    return off ? fit(strokes) : { scale: 1, shift: 0 };
   }
 
   function paintCards() {
@@ -642,6 +667,7 @@
     const changed = Object.keys(settings).filter((name) => settings[name] !== before[name]);
     if (!changed.length || !pad) return;
     try { localStorage.setItem(KEPT, JSON.stringify(settings)); } catch { /* as for the drawing */ }
+    if (changed.includes("model")) showNetwork();
     if (changed.includes("category") && settings.category !== AUTO) { guessed = null; showGuesses(null); }
     if (changed.includes("mode")) {
       const left = modes[before.mode];
@@ -655,6 +681,37 @@
     }
     if (!stroke) think();
     return undefined;
+  }
+
+  // What the network at work cannot do is greyed out, with the reason.
+  let watched = null;
+  function greyModes() {
+    const { name, lacks } = network();
+    for (const input of document.querySelectorAll("#mode input")) {
+      const why = lacks[input.value], label = input.closest("label");
+      if (input.disabled !== Boolean(why)) input.disabled = Boolean(why);
+      label.title = why ? say("lacks", { name, why }) : "";
+      label.classList.toggle("duet-lacking", Boolean(why));
+    }
+  }
+
+  async function showNetwork() {
+    if (settings.model && !models().some((each) => each.name === settings.model)) { // came after the page was opened
+      try { window.doodleDuetModels = await (await fetch("models")).json(); } catch { /* offline: the socket says so */ }
+    }
+    document.body.dataset.duetModels = models().length > 1 ? "many" : "one";
+    const { name, lacks } = network();
+    greyModes();
+    if (!watched && document.getElementById("mode")) { // Gradio switches them on again whenever it draws them
+      watched = new MutationObserver(greyModes);
+      watched.observe(document.getElementById("mode"), { subtree: true, childList: true, attributeFilter: ["disabled"] });
+    }
+    if (lacks[settings.mode]) choose({ mode: "finish" });
+    const line = document.querySelector(".duet-drawn-by");
+    if (!line) return;
+    line.querySelector("span").textContent = say("drawn_by", { name });
+    line.querySelector("a").href = `models/${encodeURIComponent(name)}`;
+    line.hidden = !name;
   }
 
   // The other way: put values into the controls, which then tell us.
@@ -671,7 +728,8 @@
     try {
       const kept = JSON.parse(localStorage.getItem(KEPT) || "{}");
       return Object.fromEntries(Object.keys(settings).filter((name) => name in kept && (
-        name === "category" ? kept[name] === null || typeof kept[name] === "string" : typeof kept[name] === typeof settings[name]
+        name === "category" || name === "model" ? kept[name] === null || typeof kept[name] === "string"
+          : typeof kept[name] === typeof settings[name]
       )).map((name) => [name, kept[name]]));
     } catch { return {}; } // damaged: as it comes
   }
@@ -728,8 +786,8 @@
     attachTitle, attachPad, attachGallery, set,
     wanted: () => wanted,
     // For the other modes.
-    modes, settings, say, nameOf, tell, announce, choose, category, thinned, redraw, begin, ink, fit, lengthOf, partOf,
-    colour, label, trace, SIDE, AUTO,
+    modes, settings, say, nameOf, network, model, tell, announce, choose, category, thinned, redraw, begin, ink, fit, lengthOf, partOf,
+    colour, label, trace, showNetwork, SIDE, AUTO,
     strokes: drawing,
     put: (strokes) => { commit(strokes); announce("say_put"); think(); },
     still: () => stillness.matches,

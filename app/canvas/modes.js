@@ -45,7 +45,7 @@
     const id = nextId++;
     return new Promise((resolve) => {
       asked.set(id, { resolve, rows });
-      socket.send(JSON.stringify({ id, ...request }));
+      socket.send(JSON.stringify({ id, model: duet.model(), ...request }));
     });
   };
 
@@ -385,7 +385,7 @@
   const FAVOURITES = ["cat", "face", "bicycle", "flower", "house", "fish", "octopus", "pig", "sun", "tree", "star",
     "umbrella", "snowman", "airplane", "butterfly", "ice cream"];
   duet.favourites = () => {
-    const known = window.doodleDuetCategories || [], good = FAVOURITES.filter((name) => known.includes(name));
+    const known = duet.network().categories, good = FAVOURITES.filter((name) => known.includes(name));
     return good.length ? good : known.length ? known : [null];
   };
 
@@ -393,6 +393,8 @@
   duet.buildPanel = (name, build) => { builders[name] = build; };
 
   duet.attachPanels = (element) => {
+    duet.label(element);
+    duet.showNetwork();
     const place = element.querySelector(".duet-panels");
     for (const [name, build] of Object.entries(builders)) {
       panels[name] = make("section", { className: "duet-panel" });

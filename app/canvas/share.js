@@ -70,6 +70,7 @@
       v: VERSION, m: settings.mode, t: settings.temperature, s: settings.seed, n: settings.n, f: settings.spread,
     });
     if (settings.category) values.set("c", settings.category);
+    if (duet.model()) values.set("k", duet.model());
     values.set("d", encode(duet.strokes()));
     return `${location.href.split("#")[0]}#${values}`;
   };
@@ -86,12 +87,14 @@
       return value;
     };
     const mode = values.get("m") || "finish", category = values.get("c");
-    const known = window.doodleDuetCategories || [];
+    // A network that is not here is no damage: the usual one goes on from the same strokes.
+    const models = window.doodleDuetModels || [], found = models.find(({ name }) => name === values.get("k")) || models[0];
+    const known = found ? found.categories : [];
     if (!MODES.includes(mode) || (category && category !== duet.AUTO && !known.includes(category))) throw new Error("damaged");
     return {
       strokes: decode(values.get("d")),
       settings: {
-        mode, category, temperature: number("t", 0.1, 1, 0.4), seed: Math.floor(number("s", 0, 2147483647, 0)),
+        mode, category, model: found ? found.name : null, temperature: number("t", 0.1, 1, 0.4), seed: Math.floor(number("s", 0, 2147483647, 0)),
         n: Math.floor(number("n", 1, 9, 9)), spread: number("f", 0, 2, 0.5),
       },
     };

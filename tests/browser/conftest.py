@@ -1,1 +1,1 @@
-from tests.served import server  # noqa: F401
+from tests.served import models, server  # noqa: F401

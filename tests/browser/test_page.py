@@ -228,8 +228,8 @@ def test_the_buttons_can_be_read_in_the_dark(page, server):
 def test_an_error_is_said_and_the_drawing_stays(page):
     draw(page, HEAD)
     endings(page)
-    page.evaluate("window.doodleDuet.set({category: 'unicorn'})")
-    page.wait_for_function("document.querySelector('.duet-status').textContent.includes('unicorn')")
+    page.evaluate("window.doodleDuet.set({temperature: 99})")
+    page.wait_for_function("document.querySelector('.duet-status').textContent.includes('temperature')")
     assert len(drawing(page)) == 1
 
 
@@ -292,6 +292,38 @@ def test_an_error_without_an_id_ends_the_waiting(page, server):
     draw(page, HEAD)
     page.wait_for_function("document.querySelector('.duet-status').textContent.includes('too large')")
     assert len(drawing(page)) == 1
+
+
+def test_an_ending_that_leaves_the_pad_is_seen_and_taken_whole(page):
+    page.evaluate("""() => { // what the network might answer beside a drawing at the rim
+      const real = WebSocket.prototype.send;
+      WebSocket.prototype.send = function (text) {
+        const asked = JSON.parse(text);
+        if (asked.do !== "complete") { real.call(this, text); return; }
+        const drawings = Array.from({ length: asked.n }, () => [[[480, 480], [700, 650]]]);
+        this.onmessage({ data: JSON.stringify({ id: asked.id, type: "done", drawings }) });
+      };
+    }""")
+    draw(page, HEAD)
+    endings(page)
+    page.wait_for_timeout(1500)
+    orange = """() => {
+      const canvas = document.querySelector(".duet-pad");
+      const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+      let n = 0;
+      for (let i = 0; i < data.length; i += 4) if (data[i + 3] > 100 && data[i] > data[i + 2] + 80) n++;
+      return n;
+    }"""
+    net = page.evaluate(orange)
+    page.locator("[data-do=take]").click()
+    page.wait_for_function("window.doodleDuet.drawing().length === 2")
+    points = [point for stroke in drawing(page) for point in stroke["points"]]
+    assert max(max(point) for point in points) <= 512 and min(min(point) for point in points) >= 0
+    page.wait_for_timeout(200)
+    assert net > 500 and abs(page.evaluate(orange) - net) < 0.25 * net, "it was seen whole before"
+    page.locator("[data-do=undo]").click()
+    page.wait_for_function("window.doodleDuet.drawing().length === 1")
+    assert drawing(page)[0]["points"][0] == pytest.approx(HEAD[0], abs=2)
 
 
 def test_each_picture_beside_the_pad_shows_drawing_and_ending(page):
@@ -369,6 +401,30 @@ def test_blending(page):
     picture = page.evaluate("window.doodleDuet.blended()")[0]
     page.locator(".duet-strip .duet-card").click()
     assert [stroke["points"] for stroke in drawing(page)] == picture
+
+
+def test_another_network_is_chosen(page):
+    assert page.evaluate("document.body.dataset.duetModels") == "many"
+    page.evaluate("window.doodleDuet.choose({mode: 'vary'})")
+    page.locator("#model input").click()
+    page.get_by_role("option", name="magenta-tiny-gen").click()
+    page.wait_for_function("window.doodleDuet.settingsNow().model === 'magenta-tiny-gen'")
+    # What it cannot do is greyed out, with the reason; the mode that it lacks is left.
+    page.wait_for_function("window.doodleDuet.settingsNow().mode === 'finish'")
+    assert page.locator("#mode input[value=vary]").is_disabled()
+    assert "no encoder" in page.locator("#mode label:has(input[value=vary])").get_attribute("title")
+    assert page.locator("#mode input[value=compare]").is_enabled()
+    draw(page, HEAD)
+    page.wait_for_function("window.doodleDuet.endings()")
+    theirs = page.evaluate("window.doodleDuet.endings()")
+    card = page.locator(".duet-drawn-by a")
+    assert card.get_attribute("href") == "models/magenta-tiny-gen"
+    page.locator("#model input").click()
+    page.get_by_role("option", name="tiny", exact=True).click()
+    page.wait_for_function(
+        "before => JSON.stringify(window.doodleDuet.endings() || before) !== JSON.stringify(before)", arg=theirs
+    )
+    assert page.locator("#mode input[value=vary]").is_enabled()
 
 
 def test_dreaming(page):
