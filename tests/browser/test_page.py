@@ -320,7 +320,7 @@ def test_an_ending_that_leaves_the_pad_is_seen_and_taken_whole(page):
     points = [point for stroke in drawing(page) for point in stroke["points"]]
     assert max(max(point) for point in points) <= 512 and min(min(point) for point in points) >= 0
     page.wait_for_timeout(200)
-    assert net > 500 and abs(page.evaluate(orange) - net) < 0.25 * net, "it was seen whole before"
+    assert net > 0.6 * page.evaluate(orange) > 200, "it was seen whole before, in lines as much finer as it was smaller"
     page.locator("[data-do=undo]").click()
     page.wait_for_function("window.doodleDuet.drawing().length === 1")
     assert drawing(page)[0]["points"][0] == pytest.approx(HEAD[0], abs=2)
