@@ -690,7 +690,7 @@
     for (const input of document.querySelectorAll("#mode input")) {
       const why = lacks[input.value], label = input.closest("label");
       if (input.disabled !== Boolean(why)) input.disabled = Boolean(why);
-      label.title = why ? say("lacks", { name, why }) : "";
+      label.title = why ? say("lacks", { name, why }) : say(`${input.value}_tip`);
       label.classList.toggle("duet-lacking", Boolean(why));
     }
   }
@@ -705,6 +705,10 @@
     if (!watched && document.getElementById("mode")) { // Gradio switches them on again whenever it draws them
       watched = new MutationObserver(greyModes);
       watched.observe(document.getElementById("mode"), { subtree: true, childList: true, attributeFilter: ["disabled"] });
+    }
+    for (const id of ["category", "temperature", "how-many", "how-far", "seed", "model"]) {
+      const control = document.getElementById(id);
+      if (control) control.title = say(`${id}_tip`);
     }
     if (lacks[settings.mode]) choose({ mode: "finish" });
     const line = document.querySelector(".duet-drawn-by");
