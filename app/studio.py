@@ -43,8 +43,8 @@ MAX_SEED = 2**31 - 1
 TEMPERATURES = (0.1, 1.0)
 PAD_SIDE = 512.0
 """The pad is a square of this many units, whatever the screen."""
-MAX_MODELS = 4
-"""Networks in memory at once; the one that was used least recently makes room."""
+MAX_OTHERS = 3
+"""Networks in memory beside the first; the one that was used least recently makes room."""
 
 
 Answer = Future[Any]
@@ -245,7 +245,7 @@ class Studio:
         readers: threads that read starts and encode drawings, before these join the others.
         waiting: requests that may wait, for a reader or for room in the batch; further ones are told "busy".
         continuous: whether requests share steps; without, each runs by itself in a reader (for comparison).
-        others: other checkpoints by name, looked up anew at each visit and loaded when they are asked for.
+        others: folders of checkpoints by name, looked up anew at each visit and loaded when they are asked for.
     """
 
     def __init__(
@@ -259,10 +259,12 @@ class Studio:
     ) -> None:
         self.sketcher = sketcher
         self.categories = sketcher.categories
-        self._waiting, self._continuous, self._others = waiting, continuous, others
-        first = self._network(sketcher)
-        self.scheduler = first.scheduler
-        self._networks: OrderedDict[str, Network] = OrderedDict({sketcher.name: first})
+        self.folders = others
+        """Folders of the checkpoints there are now, by name."""
+        self._waiting, self._continuous = waiting, continuous
+        self._first = self._network(sketcher)
+        self.scheduler = self._first.scheduler
+        self._others: OrderedDict[str, Network] = OrderedDict()  # those that are loaded, the latest used last
         self._loading = threading.Lock()
         self._left_out: set[str] = set()
         readers = readers or max(1, min(4, os.cpu_count() or 1))
@@ -274,12 +276,6 @@ class Studio:
         self._threads = ThreadPoolExecutor(readers, thread_name_prefix="reader")
 
     # -- networks ----------------------------------------------------------------------------------
-
-    def folders(self) -> dict[str, Path]:
-        """Folders of the checkpoints there are now, the first network's first."""
-        found = {name: folder for name, folder in self._others().items() if name != self.sketcher.name}
-        own = self._others().get(self.sketcher.name)
-        return ({self.sketcher.name: own} if own else {}) | found
 
     def models(self) -> list[dict[str, Any]]:
         """What the page must know of each network: name, categories, what it lacks and why.
@@ -304,9 +300,10 @@ class Studio:
         Raises:
             StudioError: there is none, or it cannot be loaded.
         """
-        name = name or self.sketcher.name
+        if name is None or name == self.sketcher.name:  # waits for no other's loading
+            return self._first
         with self._loading:
-            if name not in self._networks:
+            if name not in self._others:
                 folder = self.folders().get(name)
                 if folder is None:
                     raise StudioError(f"There is no network {name[:60]!r}.")
@@ -314,13 +311,13 @@ class Studio:
                     loaded = Sketcher(checkpoint.load(folder), device=str(self.sketcher.device))
                 except checkpoint.CheckpointError as error:
                     raise StudioError(str(error)) from error
-                self._networks[name] = self._network(loaded)
-                while len(self._networks) > MAX_MODELS:
-                    oldest = next(other for other in self._networks if other not in (self.sketcher.name, name))
+                self._others[name] = self._network(loaded)
+                if len(self._others) > MAX_OTHERS:
+                    _, oldest = self._others.popitem(last=False)
                     # What it draws for others is drawn to the end.
-                    threading.Thread(target=self._networks.pop(oldest).close, daemon=True).start()
-            self._networks.move_to_end(name)
-            return self._networks[name]
+                    threading.Thread(target=oldest.close, daemon=True).start()
+            self._others.move_to_end(name)
+            return self._others[name]
 
     def _network(self, sketcher: Sketcher) -> Network:
         return Network(sketcher, Scheduler(sketcher.engine, max_waiting=self._waiting) if self._continuous else None)
@@ -435,7 +432,7 @@ class Studio:
         """Take no more requests; what is in flight is answered."""
         self.ready = False
         self._threads.shutdown(wait=True)
-        for network in self._networks.values():
+        for network in (self._first, *self._others.values()):
             network.close()
 
     # -- named endpoints ---------------------------------------------------------------------------

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import http.client
 import json
 import re
-import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,8 @@ def load(source: str | Path) -> Checkpoint:
     info, arrays = _parse(text, name)
     decoder_only = info.get("mode") in DECODER_ONLY
     checkpoint = _assembled(info, arrays, decoder_only)
-    checkpoint.name = re.sub(r"[^\w-]+", "-", f"magenta-{info.get('name') or name}-{'gen' if decoder_only else 'vae'}")
+    kind = "gen" if decoder_only else "vae"
+    checkpoint.name = re.sub(r"[^\w-]+", "-", f"magenta-{str(info.get('name') or name)[:60]}-{kind}")
     own_factor = checkpoint.scale_factor
     # One normalised unit is own_factor of its pixels; drawn in a frame of FRAME_SIZE it is scale_factor units.
     checkpoint.scale_factor = FRAME_SIZE / _usual_side(checkpoint)
@@ -96,7 +97,7 @@ def _fetch(source: str | Path) -> tuple[str, str]:
         else:
             with Path(text).open("rb") as file:
                 content = file.read(MAX_BYTES + 1)
-    except (OSError, urllib.error.URLError, ValueError) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:  # URLError is an OSError
         raise MagentaError(f"{text} cannot be read: {error}.") from None
     if len(content) > MAX_BYTES:
         raise MagentaError(f"{name} is too large to be a model of Magenta's.")

@@ -22,6 +22,7 @@
   const settings = { mode: "finish", category: null, temperature: 0.4, seed: 0, n: 9, spread: 0.5, model: null };
   // Networks: {name, categories, lacks: {what: why}}, the first one the usual. Others may come while the page is open.
   const models = () => window.doodleDuetModels || [];
+  if (models().length) settings.model = models()[0].name;
   const network = () => models().find((each) => each.name === settings.model) || models()[0] || { categories: [], lacks: {} };
   const model = () => (settings.model && models().length && settings.model !== models()[0].name ? settings.model : undefined);
   const KEPT = "doodle-duet-settings";
@@ -731,9 +732,9 @@
   function lastSettings() {
     try {
       const kept = JSON.parse(localStorage.getItem(KEPT) || "{}");
+      if (!models().some(({ name }) => name === kept.model)) delete kept.model; // it is gone: the usual one
       return Object.fromEntries(Object.keys(settings).filter((name) => name in kept && (
-        name === "category" || name === "model" ? kept[name] === null || typeof kept[name] === "string"
-          : typeof kept[name] === typeof settings[name]
+        name === "category" ? kept[name] === null || typeof kept[name] === "string" : typeof kept[name] === typeof settings[name]
       )).map((name) => [name, kept[name]]));
     } catch { return {}; } // damaged: as it comes
   }
@@ -790,8 +791,8 @@
     attachTitle, attachPad, attachGallery, set,
     wanted: () => wanted,
     // For the other modes.
-    modes, settings, say, nameOf, network, model, tell, announce, choose, category, thinned, redraw, begin, ink, fit, lengthOf, partOf,
-    colour, label, trace, showNetwork, SIDE, AUTO,
+    modes, settings, say, nameOf, network, model, tell, announce, choose, category, thinned, redraw, begin, ink, fit,
+    lengthOf, partOf, colour, label, trace, showNetwork, SIDE, AUTO,
     strokes: drawing,
     put: (strokes) => { commit(strokes); announce("say_put"); think(); },
     still: () => stillness.matches,

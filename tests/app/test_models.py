@@ -58,12 +58,12 @@ def test_what_it_lacks_is_refused_with_the_reason(studio, fields):
 
 
 def test_networks_make_room(studio, models, monkeypatch):
-    monkeypatch.setattr(studio_module, "MAX_MODELS", 2)
+    monkeypatch.setattr(studio_module, "MAX_OTHERS", 1)
     shutil.copytree(models / "magenta-tiny-gen", models / "second")
     try:
         for model in ("magenta-tiny-gen", "second", "tiny", "magenta-tiny-gen"):
             assert len(studio.answer(do="draw", model=model, n=1)) == 1
-            assert len(studio._networks) <= 2 and "tiny" in studio._networks
+            assert len(studio._others) <= 1 and "tiny" not in studio._others
     finally:
         shutil.rmtree(models / "second")
 
