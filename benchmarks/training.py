@@ -33,9 +33,9 @@ class Padded:
 
     def __getitem__(self, step: int) -> Any:
         batch = self.sampler[step]
-        missing = self.n_max + 1 - batch.target.shape[1]
-        rows = np.broadcast_to(np.array(PADDING, dtype=np.float32), (len(batch.target), max(missing, 0), 5))
-        return dataclasses.replace(batch, target=np.concatenate([batch.target, rows], axis=1))
+        missing = self.n_max + 1 - batch.drawing.shape[1]
+        rows = np.broadcast_to(np.array(PADDING, dtype=np.float32), (len(batch.drawing), max(missing, 0), 5))
+        return dataclasses.replace(batch, drawing=np.concatenate([batch.drawing, rows], axis=1))
 
 
 def main() -> None:

@@ -237,7 +237,7 @@ def train(
                     width=generator.uniform(1.1, 2.0),
                     shift=(generator.uniform(-2, 2), generator.uniform(-2, 2)),
                 )
-                for rows3 in (strokes.from_stroke5(item) for item in batch.target)
+                for rows3 in (strokes.from_stroke5(item) for item in batch.drawing)
             ]
         )
         images = torch.from_numpy(pictures).float().div_(255.0).unsqueeze(1)

@@ -339,6 +339,10 @@ class Augmentation:
     """Chance of each inner point to go, in half of the drawings."""
     mirror: float = 0.0
     """Chance to mirror left and right."""
+    drift: float = 0.0
+    """Spread (normalised units) of the places to which strokes slip in drifting drawings; see ``Batch.drift``."""
+    drift_share: float = 0.0
+    """Share of drawings that drift."""
 
     def matrices(self, n: int, generator: np.random.Generator) -> NDArray[np.float32]:
         """(n, 2, 2) linear maps for row vectors: offsets @ matrix."""
@@ -365,25 +369,50 @@ def drop_points(rows: NDArray[Any], probability: float, generator: np.random.Gen
     return np.column_stack([offsets, rows[keep, 2]])
 
 
+def stroke_starts(stroke5: NDArray[Any]) -> NDArray[np.bool_]:
+    """(B, T): the points that begin a stroke other than the first: those before which the pen was lifted."""
+    starts = np.zeros(stroke5.shape[:2], dtype=bool)
+    starts[:, 1:] = stroke5[:, :-1, 3] > 0.5
+    return starts
+
+
 @dataclass
 class Batch:
     """B drawings padded to the longest.
 
     Attributes:
-        target: (B, T + 1, 5) float32 stroke5, normalised; at least one end row each.
+        drawing: (B, T + 1, 5) float32 stroke5, normalised; at least one end row each. What the encoder reads.
         lengths: (B,) N_s, number of points without end rows.
         labels: (B,) category indices.
+        drift: (B, T + 1, 2) how far each point has slipped from its place, the same for all points of a stroke;
+            ``None`` where nothing slips. The decoder sees the strokes where they slipped to and is asked for
+            the next stroke where it belongs, so that it learns to mend what it misplaces when it draws alone:
+            shapes of strokes are left as they are.
     """
 
-    target: NDArray[np.float32]
+    drawing: NDArray[np.float32]
     lengths: NDArray[np.int64]
     labels: NDArray[np.int64]
+    drift: NDArray[np.float32] | None = None
 
     @property
     def previous(self) -> NDArray[np.float32]:
         """(B, T + 1, 5): the decoder's inputs, the start token before all rows but the last."""
-        start = np.broadcast_to(strokes.START_TOKEN, (len(self.target), 1, 5))
-        return np.concatenate([start, self.target[:, :-1]], axis=1)
+        start = np.broadcast_to(strokes.START_TOKEN, (len(self.drawing), 1, 5))
+        previous = np.concatenate([start, self.drawing[:, :-1]], axis=1)
+        if self.drift is not None:
+            previous[:, 1:, :2] += np.diff(self.drift, axis=1, prepend=0.0)[:, :-1]
+        return previous
+
+    @property
+    def target(self) -> NDArray[np.float32]:
+        """(B, T + 1, 5): what the decoder is asked for; ``drawing``, unless strokes have slipped."""
+        if self.drift is None:
+            return self.drawing
+        target = self.drawing.copy()
+        slipped = np.roll(self.drift, 1, axis=1)  # of the point before; a first point starts no later stroke
+        target[..., :2] -= slipped * stroke_starts(target)[..., None]
+        return target
 
 
 def collate(
@@ -414,7 +443,15 @@ def collate(
     if augmentation is not None and generator is not None:
         target[..., :2] = target[..., :2] @ augmentation.matrices(len(rows), generator)
     target[..., :2] /= scale_factor
-    return Batch(target, lengths, np.asarray(labels, dtype=np.int64))
+    drift = None
+    if augmentation is not None and generator is not None and augmentation.drift * augmentation.drift_share > 0:
+        # A place for each stroke, relative to where it belongs; the first stays.
+        strokes_of = stroke_starts(target).cumsum(axis=1)  # (B, T + 1), 0 for the first
+        places = generator.standard_normal((len(rows), int(strokes_of.max()) + 1, 2)) * augmentation.drift
+        places[:, 0] = 0.0
+        places[generator.random(len(rows)) >= augmentation.drift_share] = 0.0
+        drift = np.take_along_axis(places, strokes_of[..., None], axis=1).astype(np.float32)
+    return Batch(target, lengths, np.asarray(labels, dtype=np.int64), drift)
 
 
 class BatchSampler:

@@ -104,6 +104,8 @@ class TrainConfig:
     shear: float = 0.05
     point_dropout: float = 0.05
     mirror: float = 0.0
+    drift: float = 0.0
+    drift_share: float = 0.0
     """Augmentation; see quickdraw.Augmentation."""
     seed: int = 0
     """Seed of weights, batches and noise."""
@@ -168,7 +170,14 @@ class TrainConfig:
     @property
     def augmentation(self) -> quickdraw.Augmentation:
         return quickdraw.Augmentation(
-            self.scale, self.stretch, self.rotate, self.shear, self.point_dropout, self.mirror
+            self.scale,
+            self.stretch,
+            self.rotate,
+            self.shear,
+            self.point_dropout,
+            self.mirror,
+            self.drift,
+            self.drift_share,
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -184,6 +193,7 @@ class Objective(nn.Module):
 
     def forward(  # noqa: PLR0917 (DistributedDataParallel hands tensors on by position)
         self,
+        drawing: Tensor,
         previous: Tensor,
         target: Tensor,
         lengths: Tensor,
@@ -194,7 +204,8 @@ class Objective(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """
         Args:
-            previous, target: (B, T, 5).
+            drawing: (B, T, 5), what the encoder reads.
+            previous, target: (B, T, 5), what the decoder reads and is asked for.
             lengths: (B,) real points.
             seen: (n_z,) how many points of each of the first n_z drawings the encoder sees.
             labels: (B,) categories after category dropout.
@@ -208,7 +219,7 @@ class Objective(nn.Module):
         n_z, batch = len(seen), len(target)
         z, kl = None, target.new_zeros(())
         if n_z:
-            mu, sigma_hat = model.encode(target[:n_z], seen)
+            mu, sigma_hat = model.encode(drawing[:n_z], seen)
             mu, sigma_hat = mu.float(), sigma_hat.float()
             encoded = mu + torch.exp(0.5 * sigma_hat) * noise
             z = torch.cat([encoded, encoded.new_zeros(batch - n_z, encoded.shape[1])])  # (B, N_z)
@@ -439,7 +450,7 @@ class Trainer:
         noise = generator.standard_normal((n_z, self.architecture.z_size)).astype(np.float32)
         tensors = [
             torch.from_numpy(array).to(device, non_blocking=True)
-            for array in (batch.previous, batch.target, batch.lengths, seen, labels, noise)
+            for array in (batch.drawing, batch.previous, batch.target, batch.lengths, seen, labels, noise)
         ]
         # Dropout's randomness, like all else, from seed and step alone: resuming is exact.
         torch.manual_seed(int(generator.integers(2**62)))

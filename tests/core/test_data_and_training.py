@@ -120,6 +120,23 @@ def test_batches_are_repeatable_balanced_and_sound(tmp_path):
     assert np.mean(labels) == pytest.approx(0.5, abs=0.08)  # power 0: as many of four as of forty
 
 
+def test_strokes_that_slipped_are_followed_by_what_belongs():
+    rows = np.array([[3, 0, 0], [0, 3, 1], [10, 0, 0], [1, 1, 1], [5, 5, 0], [2, 2, 1]], dtype=np.int16)
+    slipping = quickdraw.Augmentation(0, 0, 0, 0, 0, drift=4.0, drift_share=1.0)
+    batch = quickdraw.collate([rows, rows[:2]], np.zeros(2, int), 1.0, augmentation=slipping)
+    assert (batch.drawing[0, :6, :2] == rows[:, :2]).all()  # the encoder sees the drawing as it is
+    place, slipped = rows[:, :2].cumsum(axis=0), batch.previous[0, 1:, :2].cumsum(axis=0)
+    assert slipped - place == pytest.approx(batch.drift[0, :6], abs=1e-5)
+    assert (batch.drift[0, :2] == 0).all() and (batch.drift[1, :2] == 0).all()  # the first stroke stays
+    assert (batch.drift[0, 2] == batch.drift[0, 3]).all() and (batch.drift[0, 2] != batch.drift[0, 4]).all()
+    within, starts = [0, 1, 3, 5], [2, 4]
+    assert (batch.target[0, within, :2] == rows[within, :2]).all()  # shapes are asked for as they are
+    before = np.vstack([[0, 0], slipped])[starts]
+    assert before + batch.target[0, starts, :2] == pytest.approx(
+        place[starts], abs=1e-5
+    )  # next strokes where they belong
+
+
 def test_dropping_points_keeps_the_path():
     rows = np.array([[5, 0, 0], [5, 1, 0], [5, 2, 0], [5, 3, 1], [1, 1, 0], [2, 2, 1]], dtype=np.int16)
     thin = quickdraw.drop_points(rows, 0.999, np.random.default_rng(0))
