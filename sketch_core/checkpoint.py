@@ -1,7 +1,8 @@
 """Checkpoints: a folder with ``config.json`` and ``weights.safetensors``, and never a pickle.
 
 ``config.json`` holds the format version, the architecture, the categories, the scale factor, N_max, what
-the network was trained on, and its metrics with their definitions. Every failure to load is one sentence.
+the network was trained on, its metrics with their definitions, and the SHA-256 of the weights' file. Every
+failure to load is one sentence: checkpoints come from strangers, so nothing in one is taken on trust.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from sketch_core.model import SketchRNN, SketchRNNConfig
 from sketch_core.strokes import EPSILON, FRAME_SIZE
@@ -28,10 +29,27 @@ from sketch_core.strokes import EPSILON, FRAME_SIZE
 FORMAT_VERSION = 1
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "weights.safetensors", "README.md"
 DIGEST_KEY = "sha256"
+"""In the weights' own metadata: of names and values."""
+FILE_HASH_KEY = "weights_sha256"
+"""In ``config.json``: of the weights' file, whole. Checkpoints of before have none."""
 DEFAULT_NAME = "duet-345"
 MAX_CONFIG_BYTES = 4_000_000
 MAX_WEIGHTS_BYTES = 2_000_000_000
+MAX_HEADER_BYTES = 1_000_000
+"""Of what comes before the weights in their file; a network has a few dozen of them."""
 MAX_SCALE_FACTOR = 1e9
+MAX_SIZES = {
+    "n_categories": 20_000,
+    "category_size": 4_096,
+    "encoder_size": 16_384,
+    "decoder_size": 16_384,
+    "z_size": 16_384,
+    "n_mixtures": 1_000,
+}
+MAX_NAME = 100
+"""Characters of a checkpoint's or a category's name."""
+KINDS = ("F16", "BF16", "F32", "F64")
+"""Safetensors' names of the kinds of numbers that are read; all become float32."""
 
 
 class CheckpointError(ValueError):
@@ -97,6 +115,8 @@ class Checkpoint:
 def save(checkpoint: Checkpoint, folder: str | Path, *, half: bool = True) -> Path:
     """Write a checkpoint; each file is replaced whole, so that a crash leaves the old or the new one.
 
+    While one file is new and the other is not, ``config.json`` holds the hashes of both weights.
+
     Args:
         half: store weights in half precision; see :func:`_stored`.
 
@@ -109,11 +129,25 @@ def save(checkpoint: Checkpoint, folder: str | Path, *, half: bool = True) -> Pa
     weights_part, config_part = folder / f".{WEIGHTS_FILE}.part", folder / f".{CONFIG_FILE}.part"
     weights = {name: _stored(array) if half else array for name, array in checkpoint.weights.items()}
     save_file(weights, weights_part, metadata={DIGEST_KEY: _digest(weights)})
-    config_part.write_text(json.dumps(checkpoint.info(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     weights_part.chmod(0o644)  # safetensors makes it readable for its owner only
+
+    def describe_with(known: str | list[str]) -> None:
+        about = checkpoint.info() | {FILE_HASH_KEY: known}
+        config_part.write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(config_part, folder / CONFIG_FILE)
+
+    new = file_hash(weights_part)
+    if (folder / WEIGHTS_FILE).is_file():
+        describe_with([new, file_hash(folder / WEIGHTS_FILE)])
     os.replace(weights_part, folder / WEIGHTS_FILE)
-    os.replace(config_part, folder / CONFIG_FILE)
+    describe_with(new)
     return folder
+
+
+def file_hash(file: Path) -> str:
+    """SHA-256 of a file."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _stored(array: NDArray[Any]) -> NDArray[Any]:
@@ -127,7 +161,7 @@ def _stored(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _digest(weights: Mapping[str, NDArray[Any]]) -> str:
-    """SHA-256 over names and values: finds what a disk or a download changed."""
+    """SHA-256 over names and values as they are stored: finds what a disk or a download changed."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         digest.update(name.encode())
@@ -141,8 +175,10 @@ def load(folder: str | Path) -> Checkpoint:
     Raises:
         CheckpointError: missing or damaged files, another format version, or shapes that do not fit.
     """
-    about = describe(folder)
-    return Checkpoint(weights=_read_weights(Path(folder), about.architecture), **vars(about))
+    folder = Path(folder)
+    info = _read_config(folder)
+    about = _described(info, shown(folder.name))
+    return Checkpoint(weights=_read_weights(folder, about, info.get(FILE_HASH_KEY)), **vars(about))
 
 
 @dataclass
@@ -167,11 +203,20 @@ def describe(folder: str | Path) -> Described:
         CheckpointError: as :func:`load`.
     """
     folder = Path(folder)
-    name = folder.name
-    info = _read_config(folder)
+    return _described(_read_config(folder), shown(folder.name))
+
+
+def shown(text: object) -> str:
+    """What comes from outside, as it may stand in a sentence: short, on one line, printable."""
+    return "".join(c if c.isprintable() else "?" for c in str(text)[:MAX_NAME])
+
+
+def _described(info: dict[str, Any], name: str) -> Described:
     version = info.get("format_version")
-    if version != FORMAT_VERSION:
-        raise CheckpointError(f"Checkpoint {name} has format version {version!r}; this program reads {FORMAT_VERSION}.")
+    if type(version) is not int or version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"Checkpoint {name} has format version {shown(repr(version))}; this program reads {FORMAT_VERSION}."
+        )
     architecture = _architecture(info, name)
     categories, scale_factor, n_max = info.get("categories"), info.get("scale_factor"), info.get("n_max")
     if (
@@ -181,6 +226,9 @@ def describe(folder: str | Path) -> Described:
         or (architecture.n_categories and len(categories) != architecture.n_categories)
     ):
         raise CheckpointError(f"Checkpoint {name} does not name the {architecture.n_categories} categories it needs.")
+    # They are shown to people and sent as UTF-8, which knows no halves of a character (\ud800 is valid in JSON).
+    if not all(item.isprintable() and 0 < len(item) <= MAX_NAME for item in categories):
+        raise CheckpointError(f"Checkpoint {name} has a category whose name is empty, too long or not printable.")
     # Compared, not converted: JSON's whole numbers may be too large for a float.
     if not isinstance(scale_factor, int | float) or not 0 < scale_factor < MAX_SCALE_FACTOR:
         raise CheckpointError(f"Checkpoint {name} has no positive scale factor.")
@@ -219,9 +267,9 @@ def _dictionary(value: Any) -> dict[str, Any]:
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    name, file = folder.name, folder / CONFIG_FILE
+    name, file = shown(folder.name), folder / CONFIG_FILE
     if not folder.is_dir():
-        raise CheckpointError(f"There is no checkpoint folder {folder}.")
+        raise CheckpointError(f"There is no checkpoint folder {shown(folder)}.")
     if not file.is_file():
         raise CheckpointError(f"Checkpoint {name} has no {CONFIG_FILE}.")
     if file.stat().st_size > MAX_CONFIG_BYTES:
@@ -243,7 +291,7 @@ def _architecture(info: Mapping[str, Any], name: str) -> SketchRNNConfig:
     for key, value in given.items():
         if type(value) is not type(expected[key]) and not (key == "min_sigma" and type(value) is int):
             raise CheckpointError(f"Checkpoint {name} has a wrong value for {key} in its architecture.")
-        if type(value) is int and value > 100_000:
+        if key in MAX_SIZES and value > MAX_SIZES[key]:
             raise CheckpointError(f"Checkpoint {name} has an absurd value for {key} in its architecture.")
     try:
         return SketchRNNConfig(**given)
@@ -251,34 +299,60 @@ def _architecture(info: Mapping[str, Any], name: str) -> SketchRNNConfig:
         raise CheckpointError(f"Checkpoint {name} has a wrong architecture: {error}") from None
 
 
-def _read_weights(folder: Path, architecture: SketchRNNConfig) -> dict[str, NDArray[np.float32]]:
-    name, file = folder.name, folder / WEIGHTS_FILE
+def _read_weights(folder: Path, about: Described, known_hash: Any) -> dict[str, NDArray[np.float32]]:
+    """Names, kinds and shapes are compared first, from the file's header: only what fits is read."""
+    name, file = about.name, folder / WEIGHTS_FILE
     if not file.is_file():
         raise CheckpointError(f"Checkpoint {name} has no {WEIGHTS_FILE}.")
     if file.stat().st_size > MAX_WEIGHTS_BYTES:
         raise CheckpointError(f"Checkpoint {name} has weights that are too large.")
-    try:
-        weights = load_file(file)
-        with safe_open(file, framework="np") as opened:
-            known_digest = (opened.metadata() or {}).get(DIGEST_KEY)
-    except (SafetensorError, ValueError, KeyError, TypeError, OSError):  # TypeError: bfloat16, which NumPy lacks
-        raise CheckpointError(f"The weights of checkpoint {name} are truncated or damaged.") from None
-    if known_digest is not None and known_digest != _digest(weights):
-        raise CheckpointError(f"The weights of checkpoint {name} are not those that were saved.")
     with torch.device("meta"):  # shapes only: no memory is taken before they are known to fit
-        expected = {key: tuple(value.shape) for key, value in SketchRNN(architecture).named_parameters()}
-    if set(weights) != set(expected):
-        odd = sorted(set(weights) ^ set(expected))
-        raise CheckpointError(f"The weights of checkpoint {name} do not fit its architecture ({odd[0]}).")
+        network = SketchRNN(about.architecture)
+        expected = {key: tuple(value.shape) for key, value in network.named_parameters()}
+    try:
+        with file.open("rb") as content:
+            if int.from_bytes(content.read(8), "little") > MAX_HEADER_BYTES:
+                raise CheckpointError(f"The weights of checkpoint {name} are truncated or damaged.")
+        with safe_open(file, framework="pt") as opened:  # NumPy lacks bfloat16
+            _check_header(opened, expected, name)
+            if known_hash is not None and file_hash(file) not in _listed(known_hash):
+                raise CheckpointError(f"The weights of checkpoint {name} are not those that were saved.")
+            tensors = {key: opened.get_tensor(key) for key in expected}
+            known_digest = (opened.metadata() or {}).get(DIGEST_KEY)
+    except CheckpointError:
+        raise
+    except (SafetensorError, ValueError, KeyError, TypeError, OSError, RuntimeError):
+        raise CheckpointError(f"The weights of checkpoint {name} are truncated or damaged.") from None
+    stored = {key: tensor.view(torch.uint8).numpy() for key, tensor in tensors.items()}
+    if known_digest is not None and known_digest != _digest(stored):
+        raise CheckpointError(f"The weights of checkpoint {name} are not those that were saved.")
+    weights = {key: np.ascontiguousarray(tensor.float().numpy()) for key, tensor in tensors.items()}
+    if not all(np.isfinite(array).all() for array in weights.values()):
+        raise CheckpointError(f"The weights of checkpoint {name} hold values that are not finite numbers.")
+    return weights
+
+
+def _check_header(opened: Any, expected: Mapping[str, tuple[int, ...]], name: str) -> None:
+    keys = set(opened.keys())
+    if keys != set(expected):
+        odd = min(keys ^ set(expected))
+        raise CheckpointError(f"The weights of checkpoint {name} do not fit its architecture ({shown(odd)}).")
     for key, shape in expected.items():
-        if weights[key].shape != shape:
+        part = opened.get_slice(key)
+        if tuple(part.get_shape()) != shape:
             raise CheckpointError(
                 f"The weights of checkpoint {name} do not fit its architecture: "
-                f"{key} has shape {weights[key].shape} and should have {shape}."
+                f"{key} has shape {shown(tuple(part.get_shape()))} and should have {shape}."
             )
-        if weights[key].dtype.kind != "f" or not np.isfinite(weights[key]).all():
-            raise CheckpointError(f"The weights of checkpoint {name} hold values that are not finite numbers.")
-    return {key: np.ascontiguousarray(array, dtype=np.float32) for key, array in weights.items()}
+        if part.get_dtype() not in KINDS:
+            raise CheckpointError(
+                f"The weights of checkpoint {name} are numbers of kind {part.get_dtype()}; "
+                f"this program reads {', '.join(KINDS)}."
+            )
+
+
+def _listed(known: Any) -> list[Any]:
+    return known if isinstance(known, list) else [known]
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -294,12 +368,26 @@ def folders() -> list[Path]:
 
 
 def available() -> dict[str, Path]:
-    """{name: folder} of every checkpoint found in :func:`folders`."""
+    """{name: folder} of every checkpoint found in :func:`folders`.
+
+    Links that lead out of there are not followed, since what is found is shown to strangers, and neither are names
+    that cannot be shown.
+    """
     found: dict[str, Path] = {}
     for place in folders():
         for config in sorted(place.glob(f"*/{CONFIG_FILE}")):
-            found.setdefault(config.parent.name, config.parent)
+            folder = config.parent
+            if folder.name.isprintable() and len(folder.name) <= MAX_NAME and is_inside(config, place):
+                found.setdefault(folder.name, folder)
     return found
+
+
+def is_inside(file: Path, folder: Path) -> bool:
+    """Whether a file, once its links are followed, lies in a folder."""
+    try:
+        return file.resolve(strict=True).is_relative_to(folder.resolve(strict=True))
+    except (OSError, ValueError, RuntimeError):  # gone, a NUL in its name, links that lead in a circle
+        return False
 
 
 def resolve(name_or_path: str | Path | None = None) -> Path:
