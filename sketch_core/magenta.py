@@ -17,17 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from sketch_core.checkpoint import Checkpoint
+from sketch_core.checkpoint import Checkpoint, shown
 from sketch_core.engine import PEN_END
 from sketch_core.generate import Sketcher
-from sketch_core.model import SketchRNNConfig
+from sketch_core.model import SketchRNN, SketchRNNConfig
 from sketch_core.strokes import FRAME_SIZE, longest_side
 
 Floats = NDArray[np.float32]
 
 MAX_BYTES = 200_000_000
+MAX_VALUES = 10_000
+"""Commas and brackets of a file: a model has some dozens beside its weights, which are text."""
 MAX_WEIGHT = 10.0
 DECODER_ONLY = (2, "gen")
 N_MIXTURES = 20
@@ -65,10 +68,14 @@ def load(source: str | Path) -> Checkpoint:
     checkpoint.scale_factor = FRAME_SIZE / _usual_side(checkpoint)
     checkpoint.epsilon = OWN_EPSILON * checkpoint.scale_factor / own_factor
     checkpoint.training = {
-        "data": f"Quick, Draw! ({info.get('name')}), by Magenta",
+        "data": f"Quick, Draw! ({shown(info.get('name'))}), by Magenta",
         "source": str(source),
         "scale_factor": own_factor,
-        "info": {key: value for key, value in info.items() if isinstance(value, str | int | float)},
+        "info": {
+            shown(key): shown(value) if isinstance(value, str) else value
+            for key, value in info.items()
+            if isinstance(value, str | int | float)
+        },
     }
     return checkpoint
 
@@ -109,6 +116,8 @@ def _fetch(source: str | Path) -> tuple[str, str]:
 
 def _parse(text: str, name: str) -> tuple[dict[str, Any], list[Floats]]:
     try:
+        if sum(text.count(mark) for mark in ",[{") > MAX_VALUES:  # each would take as much memory as 60 characters
+            raise ValueError
         model = json.loads(text)
     except (ValueError, RecursionError):
         raise MagentaError(f"{name} is not a JSON file.") from None
@@ -129,7 +138,7 @@ def _parse(text: str, name: str) -> tuple[dict[str, Any], list[Floats]]:
             if not all(type(side) is int and side > 0 for side in shape):
                 raise ValueError
             arrays.append((values.astype(np.float32) * np.float32(MAX_WEIGHT / 32767)).reshape(shape))
-        except (ValueError, TypeError, binascii.Error):
+        except (ValueError, TypeError, OverflowError, binascii.Error):
             raise MagentaError(f"{name} has weights that are damaged or do not fit their dimensions.") from None
     return info, arrays
 
@@ -174,8 +183,11 @@ def _assembled(info: dict[str, Any], arrays: list[Floats], decoder_only: bool) -
             n_max=int(np.clip(info.get("max_seq_len") or 250, 1, 1000)),
             needs_z=not decoder_only,
         )
-        checkpoint.model()  # raises where shapes do not fit
-    except (ValueError, IndexError, TypeError, KeyError, RuntimeError):
+        with torch.device("meta"):  # which takes no memory, whatever sizes are claimed
+            parameters = dict(SketchRNN(config).named_parameters())
+        if {key: array.shape for key, array in weights.items()} != {k: tuple(v.shape) for k, v in parameters.items()}:
+            raise ValueError
+    except (ValueError, IndexError, TypeError, KeyError, OverflowError, RuntimeError):
         raise MagentaError(f"{name} has weights whose dimensions do not fit together.") from None
     return checkpoint
 

@@ -1,8 +1,8 @@
 """Quick, Draw! drawings: reading every form they come in, downloading, augmenting, batching.
 
 Read here: the official sketchrnn ``.npz`` (object arrays ``train``, ``valid``, ``test`` of stroke3 rows,
-pickled: read by an unpickler that knows arrays and nothing else), both ``.ndjson`` forms (simplified, and
-raw with times), and folders of either. All are brought into the canonical frame of
+pickled: read by an unpickler that knows plain arrays of numbers and nothing else), both ``.ndjson`` forms
+(simplified, and raw with times), and folders of either. All are brought into the canonical frame of
 :mod:`sketch_core.strokes` unless they are in it already.
 
 The Quick, Draw! Dataset, Google Creative Lab, CC BY 4.0.
@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import pickle
+import re
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -37,28 +38,66 @@ class DataError(ValueError):
 # Reading .npz without running what is in it
 
 
-def _empty_array(subtype: type, shape: tuple[int, ...], typecode: bytes) -> NDArray[Any]:
+_ARRAY_TYPE = object()
+"""Stands for the class ``numpy.ndarray``, which a pickle names but must never call: it can ask for any size."""
+_KIND = re.compile(r"[biuf][1248]|O8?")
+
+
+class _Kind:
+    """Stands for ``numpy.dtype``, whose own ``__setstate__`` believes whatever flags a pickle gives."""
+
+    def __init__(self, name: Any, *_: Any) -> None:
+        if type(name) is not str or not _KIND.fullmatch(name):
+            raise pickle.UnpicklingError("it holds values that are no numbers")
+        self.name, self.order = name, "="
+
+    def __setstate__(self, state: Any) -> None:
+        if state[1] not in ("<", ">", "|", "="):
+            raise pickle.UnpicklingError("a byte order is not one")
+        self.order = state[1]
+
+
+class _Array:
+    """Stands for an array while it is read: ``value`` is an array of numbers, or a list of others such."""
+
+    value: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, kind, by_columns, raw = state
+        if type(kind) is not _Kind or type(shape) is not tuple:
+            raise pickle.UnpicklingError("an array is not built the ordinary way")
+        if kind.name.startswith("O"):
+            if type(raw) is not list or shape != (len(raw),) or not all(type(item) is _Array for item in raw):
+                raise pickle.UnpicklingError("it holds objects that are not arrays")
+            self.value = [item.value for item in raw]
+            return
+        content = raw.encode("latin1") if type(raw) is str else raw  # Python 2 wrote bytes as text
+        values = np.frombuffer(content, dtype=np.dtype(kind.order + kind.name))
+        self.value = values.reshape(shape, order="F" if by_columns else "C")
+
+
+def _empty_array(subtype: Any, shape: Any, typecode: Any) -> _Array:
     """Stands for NumPy's ``_reconstruct``, which pickles call with shape (0,) before filling the array."""
-    if subtype is not np.ndarray or tuple(shape) != (0,):
+    if subtype is not _ARRAY_TYPE or shape != (0,):
         raise pickle.UnpicklingError("an array is not built the ordinary way")
-    return np.ndarray.__new__(np.ndarray, (0,), "b")
+    return _Array()
 
 
 def _latin1_bytes(text: str, encoding: str) -> bytes:
     """Stands for ``_codecs.encode``, with which Python 3 writes bytes in protocol 2."""
     if encoding != "latin1":
-        raise pickle.UnpicklingError(f"encoding {encoding!r} is not expected")
+        raise pickle.UnpicklingError(f"encoding {encoding[:20]!r} is not expected")
     return text.encode("latin1")
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """Unpickles NumPy arrays and refuses every other object, so no code in a file is ever run."""
+    """Unpickles arrays of numbers and refuses every other object, so no code in a file is ever run."""
 
     _allowed: ClassVar[dict[tuple[str, str], Any]] = {
         ("numpy.core.multiarray", "_reconstruct"): _empty_array,
         ("numpy._core.multiarray", "_reconstruct"): _empty_array,
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
+        ("numpy", "ndarray"): _ARRAY_TYPE,
+        ("numpy", "dtype"): _Kind,
         ("_codecs", "encode"): _latin1_bytes,
     }
 
@@ -66,13 +105,48 @@ class ArrayUnpickler(pickle.Unpickler):
         try:
             return self._allowed[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"it holds {module}.{name}, which is not an array") from None
+            raise pickle.UnpicklingError(f"it holds {module[:40]!r}.{name[:40]!r}, which is not an array") from None
 
     def persistent_load(self, pid: Any) -> Any:
         raise pickle.UnpicklingError("it refers to objects outside the file")
 
 
-MAX_ARRAY_BYTES = 1_000_000_000
+# Opcodes that pickled arrays consist of, by how many bytes follow each; negative: that many bytes hold how many more.
+_FOLLOWING = (
+    dict.fromkeys(b"(t)\x85\x86\x87]aeRbN\x88\x89\x93\x94", 0)
+    | {ord("K"): 1, ord("M"): 2, ord("J"): 4, ord("q"): 1, ord("h"): 1, ord("r"): 4, ord("j"): 4, 0x80: 1, 0x95: 8}
+    | {ord("U"): -1, ord("T"): -4, 0x8C: -1, ord("X"): -4, ord("C"): -1, ord("B"): -4, 0x8E: -8}
+)
+_TWO_LINES, _STOP, _LONG_PUT = ord("c"), ord("."), ord("r")
+
+
+def _check_opcodes(body: bytes) -> None:
+    """Refuse a pickle that does more than build arrays, before any of it is done.
+
+    Ten bytes can otherwise ask the unpickler for 64 GB, by a place in its memory of objects that is far off.
+    """
+    at = 0
+    while (code := body[at]) != _STOP:
+        at += 1
+        if code == _TWO_LINES:
+            at = body.index(b"\n", body.index(b"\n", at) + 1) + 1
+            continue
+        following = _FOLLOWING.get(code)
+        if following is None:
+            raise pickle.UnpicklingError("it does more than hold arrays")
+        if following < 0:
+            at, following = at - following, int.from_bytes(body[at : at - following], "little")
+        elif code == _LONG_PUT and int.from_bytes(body[at : at + 4], "little") > len(body):
+            raise pickle.UnpicklingError("it counts more objects than it has")
+        at += following
+
+
+MAX_ARRAY_BYTES = 500_000_000
+"""Of one split, unpacked; the largest official one has some 150 million."""
+MAX_PACKING = 100
+"""Times that a large array may be smaller in the file; drawings are some three times smaller, bombs a thousand."""
+MAX_LINE = 8_000_000
+"""Characters of a line of ``.ndjson``; a long raw drawing has 200,000."""
 
 
 def read_npz(path: str | Path) -> dict[str, list[NDArray[np.int16]]]:
@@ -84,21 +158,23 @@ def read_npz(path: str | Path) -> dict[str, list[NDArray[np.int16]]]:
     path = Path(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            sizes = {info.filename: info.file_size for info in archive.infolist()}
+            members = {info.filename: info for info in archive.infolist()}
             found = {}
             for split in SPLITS:
                 member = f"{split}.npy"
-                if member not in sizes:
+                if member not in members:
                     continue
-                if sizes[member] > MAX_ARRAY_BYTES:
-                    raise DataError(f"{path.name}: {member} claims {sizes[member]:,} bytes, which is too large.")
+                size, packed = members[member].file_size, members[member].compress_size
+                if size > MAX_ARRAY_BYTES or size > max(10_000_000, MAX_PACKING * packed):
+                    raise DataError(f"{path.name}: {member} claims {size:,} bytes, which is too large.")
                 found[split] = _read_object_array(io.BytesIO(archive.read(member)))
     except FileNotFoundError:
         raise DataError(f"There is no file {path}.") from None
     except DataError:
         raise
     except Exception as error:  # a damaged pickle can raise nearly anything
-        raise DataError(f"{path.name} is not a sketchrnn .npz file or is damaged ({error}).") from None
+        why = str(error)[:100] or type(error).__name__
+        raise DataError(f"{path.name} is not a sketchrnn .npz file or is damaged ({why}).") from None
     if not found:
         raise DataError(f"{path.name} holds none of the arrays train, valid and test.")
     for split, rows in found.items():
@@ -109,7 +185,7 @@ def read_npz(path: str | Path) -> dict[str, list[NDArray[np.int16]]]:
                 or item.shape[1] != 3
                 or not len(item)
                 or item.dtype.kind not in "iuf"
-                or not np.isfinite(item).all()
+                or not (item.min() >= -strokes.MAX_COORDINATE and item.max() <= strokes.MAX_COORDINATE)  # nor NaN
             ):
                 raise DataError(f"{path.name}: drawing {number} of {split} is not an (N, 3) array of numbers.")
     return found
@@ -119,14 +195,15 @@ def _read_object_array(stream: io.BytesIO) -> list[NDArray[Any]]:
     version = npy_format.read_magic(stream)
     reader = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
     shape, _, dtype = reader(stream)
-    if dtype.hasobject:
-        # latin1, so that files written by Python 2 (the official ones) can be read.
-        array = ArrayUnpickler(stream, encoding="latin1").load()
-    else:
-        array = np.frombuffer(stream.read(), dtype=dtype).reshape(shape)
-    if not isinstance(array, np.ndarray):
-        raise pickle.UnpicklingError("it does not hold an array")
-    return list(array)
+    body = stream.read()
+    if not dtype.hasobject:
+        return list(np.frombuffer(body, dtype=dtype).reshape(shape))
+    _check_opcodes(body)
+    # latin1, so that files written by Python 2 (the official ones) can be read.
+    array = ArrayUnpickler(io.BytesIO(body), encoding="latin1").load()
+    if type(array) is not _Array or type(array.value) is not list:
+        raise pickle.UnpicklingError("it does not hold an array of drawings")
+    return array.value
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -144,10 +221,13 @@ def read_ndjson(path: str | Path) -> Iterator[tuple[str, str, strokes.Drawing]]:
     """
     path = Path(path)
     try:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
+        with path.open(encoding="utf-8") as file:
+            # Never a whole line at once, however long it is.
+            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), ""), start=1):
                 if not line.strip():
                     continue
+                if len(line) > MAX_LINE:
+                    raise DataError(f"{path.name}, line {number}, is too long to be a Quick, Draw! drawing.")
                 try:
                     record = json.loads(line)
                     if record.get("recognized") is False:
@@ -155,8 +235,9 @@ def read_ndjson(path: str | Path) -> Iterator[tuple[str, str, strokes.Drawing]]:
                     drawing = [np.column_stack([stroke[0], stroke[1]]) for stroke in record["drawing"]]
                     drawing = strokes.check_drawing(drawing)
                     category, key = str(record.get("word", path.stem)), str(record.get("key_id", number))
-                except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-                    raise DataError(f"{path.name}, line {number}, is not a Quick, Draw! drawing ({error}).") from None
+                except (ValueError, LookupError, TypeError, AttributeError, RecursionError, ArithmeticError) as error:
+                    why = str(error)[:100]
+                    raise DataError(f"{path.name}, line {number}, is not a Quick, Draw! drawing ({why}).") from None
                 yield category, key, drawing
     except (FileNotFoundError, UnicodeDecodeError):
         raise DataError(f"There is no readable file {path}.") from None

@@ -16,6 +16,7 @@ import math
 import os
 import signal
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -377,15 +378,21 @@ class Trainer:
         if not file.is_file():
             return False
         try:
+            with zipfile.ZipFile(file) as archive:  # as torch writes it: what is packed may unpack to any size
+                if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+                    raise ValueError("it is packed")
             state = torch.load(file, map_location=self.device, weights_only=True)
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             if self.config.ema:
-                self.average = list(state["average"]) or [p.detach().clone() for p in self.model.parameters()]
+                own = [p.detach() for p in self.model.parameters()]
+                self.average = list(state["average"]) or [p.clone() for p in own]
+                if [(p.shape, p.dtype) for p in self.average] != [(p.shape, p.dtype) for p in own]:
+                    raise ValueError("its average is of another network")
             self.step, self.seconds = int(state["step"]), float(state["seconds"])
             self.drawings, self.best = int(state["drawings"]), float(state["best"])
-        except Exception as error:
-            raise TrainingError(f"{file} does not fit this run or is damaged ({error}).") from None
+        except Exception as error:  # a damaged file can raise nearly anything, at any length
+            raise TrainingError(f"{file} does not fit this run or is damaged ({type(error).__name__}).") from None
         return True
 
     def checkpoint(self, name: str = "") -> checkpoint.Checkpoint:
