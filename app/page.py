@@ -13,7 +13,8 @@ import gradio as gr
 
 from app import text
 from app.canvas import SCRIPTS, STYLE, Gallery, Panels, StrokePad, Title
-from app.studio import MAX_DRAWINGS, TEMPERATURES, Studio, StudioError
+from app.endpoints import endpoints
+from app.studio import MAX_DRAWINGS, TEMPERATURES, Studio
 
 THEME = gr.themes.Base(
     primary_hue="orange",
@@ -33,7 +34,11 @@ MODES = ("finish", "vary", "compare", "blend", "dream", "inside")
 _WORDS = json.dumps(text.WORDS, ensure_ascii=False).replace("<", "\\u003c")
 _NAMES = json.dumps(text.CATEGORIES_IN_CHINESE, ensure_ascii=False).replace("<", "\\u003c")
 # A language chosen on the page counts as the browser's own, for Gradio's controls too, which look at nothing else.
+# Below a proxy's prefix the page's address must end in a slash, or what it asks for would be looked for beside it.
 FIRST = """
+if (!location.pathname.endsWith("/")) {
+  history.replaceState(null, "", `${location.pathname}/${location.search}${location.hash}`);
+}
 try {
   const chosen = localStorage.getItem("doodle-duet-language");
   if (chosen) {
@@ -147,105 +152,5 @@ def build(studio: Studio) -> tuple[gr.Blocks, gr.I18n]:
         quiet: dict[str, Any] = {"api_name": False, "queue": False, "show_progress": "hidden"}
         gr.on([page.load, model.change], choices, model, [category, model], **quiet)
 
-        _endpoints(studio)
+        endpoints(studio)
     return page, i18n
-
-
-def _endpoints(studio: Studio) -> None:
-    """The same jobs under "Use via API": JSON strokes in, JSON strokes out."""
-
-    def answer(**fields: Any) -> Any:
-        try:
-            return studio.answer(**fields)
-        except StudioError as error:
-            raise gr.Error(str(error), print_exception=False) from None
-
-    def complete(  # noqa: PLR0917 (Gradio hands inputs on by position)
-        strokes: Any, category: str | None, temperature: float, n: float, seed: float, pen_down: bool
-    ) -> Any:
-        """n endings of an unfinished drawing: the new strokes only, in the drawing's own coordinates."""
-        return answer(
-            do="complete",
-            strokes=strokes,
-            category=category or None,
-            temperature=temperature,
-            n=n,
-            seed=seed,
-            pen_down=pen_down,
-        )
-
-    def vary(strokes: Any, category: str | None, temperature: float, n: float, seed: float) -> Any:
-        """n whole drawings decoded from z of this one."""
-        return answer(do="vary", strokes=strokes, category=category or None, temperature=temperature, n=n, seed=seed)
-
-    def draw(category: str | None, temperature: float, n: float, seed: float) -> Any:
-        """n free drawings of a category, or of anything."""
-        return answer(do="draw", category=category or None, temperature=temperature, n=n, seed=seed)
-
-    def compare(  # noqa: PLR0917
-        strokes: Any, category: str | None, of: str, temperatures: Any, seeds: float, seed: float
-    ) -> Any:
-        """The same start and noise at several temperatures: all seeds of the first temperature, then of the next."""
-        return answer(
-            do="compare",
-            strokes=strokes,
-            category=category or None,
-            of=of,
-            temperatures=temperatures,
-            seeds=seeds,
-            seed=seed,
-        )
-
-    def blend(  # noqa: PLR0917 (as above)
-        drawings: Any, categories: Any, how: str, steps: float, temperature: float, seed: float
-    ) -> Any:
-        """Drawings between drawings: "strip" of two, "grid" of four, or "sum" (A - B + C) of three."""
-        return answer(
-            do="blend",
-            drawings=drawings,
-            categories=categories or None,
-            how=how,
-            steps=steps,
-            temperature=temperature,
-            seed=seed,
-        )
-
-    def inspect(strokes: Any, category: str | None) -> Any:
-        """What the network expected at each point: the mixture, pen probabilities, L_s, L_p, and z."""
-        return answer(do="inspect", strokes=strokes, category=category or None)
-
-    def guess(strokes: Any) -> Any:
-        """What the network takes a drawing for: five [category, share]."""
-        return answer(do="guess", strokes=strokes)
-
-    def categories() -> Any:
-        """The categories that the network knows."""
-        return studio.categories
-
-    with gr.Group(visible=False):
-        example = [[[60, 200], [120, 90], [200, 60], [300, 90], [360, 200]]]
-        strokes = gr.JSON(example, label="strokes: [[[x, y], ...], ...]")
-        category = gr.Textbox("cat", label="category, or nothing for any")
-        temperature = gr.Number(0.4, label="temperature")
-        n = gr.Number(9, precision=0, label="n")
-        seed = gr.Number(0, precision=0, label="seed")
-        pen_down = gr.Checkbox(False, label="pen_down")
-        of = gr.Textbox("complete", label="of: complete, vary or draw")
-        temperatures = gr.JSON([0.2, 0.4, 0.8], label="temperatures")
-        seeds = gr.Number(1, precision=0, label="seeds")
-        pair = gr.JSON([example, example], label="drawings: [strokes, ...]")
-        names = gr.JSON(None, label="categories, one for each drawing, or nothing")
-        how = gr.Textbox("strip", label="how: strip, grid or sum")
-        steps = gr.Number(5, precision=0, label="steps")
-        drawings = gr.JSON(label="drawings")
-        button = gr.Button()
-    quiet: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": 4}
-    button.click(complete, [strokes, category, temperature, n, seed, pen_down], drawings, api_name="complete", **quiet)
-    button.click(vary, [strokes, category, temperature, n, seed], drawings, api_name="vary", **quiet)
-    button.click(draw, [category, temperature, n, seed], drawings, api_name="draw", **quiet)
-    compared = [strokes, category, of, temperatures, seeds, seed]
-    button.click(compare, compared, drawings, api_name="compare", **quiet)
-    button.click(blend, [pair, names, how, steps, temperature, seed], drawings, api_name="blend", **quiet)
-    button.click(inspect, [strokes, category], drawings, api_name="inspect", **quiet)
-    button.click(guess, [strokes], drawings, api_name="guess", **quiet)
-    button.click(categories, None, drawings, api_name="categories", **quiet)
