@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import os
-import signal
 import sys
 
 # Before gradio and numpy are imported: no calls home, and one BLAS thread (two fight over one small step).
@@ -12,36 +10,32 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import app.space  # noqa: F401 (first: see there)
 import sketch_core
-from app.server import launch
+from app import logs, settings
+from app.server import StopSignal, serve
 from app.studio import Studio
 from sketch_core import checkpoint
 
 
-def stop(*_: object) -> None:
-    """A host's stop signal ends as Ctrl-C does (which a process in the background may have been told to ignore)."""
-    raise KeyboardInterrupt
-
-
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Doodle with a neural network.")
-    parser.add_argument("--host", default=os.environ.get("DUET_HOST", "127.0.0.1"), help="address to listen on")
-    parser.add_argument("--port", type=int, default=int(os.environ.get("DUET_PORT", "7860")), help="port [7860]")
-    parser.add_argument("--share", action="store_true", help="also open a public link for a week (through Gradio)")
-    parser.add_argument("--device", default=os.environ.get("DUET_DEVICE", "auto"), help="auto, cpu, cuda, mps")
-    parser.add_argument("--checkpoint", default=os.environ.get("DUET_CHECKPOINT"), help="name or folder")
-    options = parser.parse_args(arguments)
+    """Serve the page until told to stop: 0, or 1 if it cannot listen there, 2 if a setting is wrong."""
+    chosen = settings.from_arguments(arguments)
+    logs.configure(chosen.log_level, chosen.log_format)
+    stop = StopSignal()
     try:
-        sketcher = sketch_core.load(options.checkpoint, device=options.device)
+        sketcher = sketch_core.load(chosen.checkpoint, device=chosen.device)
     except ValueError as error:
         print(f"app.py: {error}", file=sys.stderr)
-        return 1
-    signal.signal(signal.SIGTERM, stop)
+        return 2
     studio = Studio(sketcher, others=checkpoint.available)
     try:
-        launch(studio, host=options.host, port=options.port, share=options.share)
+        serve(studio, chosen, stop)
+    except OSError as error:
+        print(f"app.py: {error}", file=sys.stderr)
+        return 1
     finally:
-        studio.close()
+        studio.close(finish=False)
     return 0
 
 

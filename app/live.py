@@ -4,12 +4,14 @@ Messages are JSON objects. The page sends a request ``{"id", "do", "strokes", "c
 "seed", "n", …}`` (:meth:`app.studio.Studio.check` knows all) or ``{"cancel": id}``; a new request cancels the one
 before it on the same connection. Back come ``{"id", "type": "points", "rows": [[k, x, y, pen], ...]}`` (pen 0: a
 stroke starts; 1: a line leads here; 2: drawing k has ended), then ``{"id", "type": "done", "drawings": [...]}``
-("found" instead, for what draws nothing), or ``{"id", "type": "error", "code", "message"}``.
+("found" instead, for what draws nothing), or ``{"id", "type": "error", "code", "message"}``. Once the server stops,
+an answer is finished, then the connection closed with 1012 ("service restart"): who asks again, does so on a new one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import threading
@@ -19,36 +21,49 @@ from urllib.parse import urlsplit
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from app.limits import LOCAL_HOSTS, MOST_PAUSE, SLOW_DOWN, Door, client_of
 from app.studio import Request, Row, Studio, StudioError
 
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE = 262_144  # characters; 2,000 points with time and pressure are about 60,000
-MAX_CONNECTIONS = 300
 MAX_ID = 2**53 - 1
-LOCAL_HOSTS = {"localhost", "127.0.0.1", "::1", "0.0.0.0"}
+RESTART = 1012
+"""The code with which a connection is closed because the server stops."""
 INTERNAL = "Something went wrong on the server; your drawing is safe, please try again."
 
 
-def live_route(studio: Studio, path: str = "/live") -> WebSocketRoute:
+def live_route(studio: Studio, door: Door, path: str = "/live") -> WebSocketRoute:
     """The route to add to the page's server."""
-    connections = 0
+    conversations: set[Conversation] = set()
+    warned = False
+    door.on_closing.append(lambda: [conversation.leave_when_done() for conversation in conversations])
 
     async def live(socket: WebSocket) -> None:
-        nonlocal connections
+        nonlocal warned
         if is_foreign(socket):
+            if not warned:
+                log.warning("A page of another address was refused; a proxy must pass the Host header on.")
+            warned = True
             await socket.close(code=1008)
             return
+        if door.closing:
+            await socket.close(code=RESTART)
+            return
         await socket.accept()
-        if connections >= MAX_CONNECTIONS:
+        if door.connections >= door.most:
+            door.refused("other", "busy")
             await socket.send_text(json.dumps(error_message(None, "Many people are drawing right now.", "busy")))
             await socket.close(code=1013)
             return
-        connections += 1
+        door.connections += 1
+        conversation = Conversation(socket, studio, door)
+        conversations.add(conversation)
         try:
-            await Conversation(socket, studio).talk()
+            await conversation.talk()
         finally:
-            connections -= 1
+            conversations.discard(conversation)
+            door.connections -= 1
 
     return WebSocketRoute(path, live)
 
@@ -113,11 +128,14 @@ class Turn:
 class Conversation:
     """What is said on one connection; at most one request is answered at a time."""
 
-    def __init__(self, socket: WebSocket, studio: Studio) -> None:
+    def __init__(self, socket: WebSocket, studio: Studio, door: Door) -> None:
         self.socket = socket
         self.studio = studio
+        self.door = door
+        self.client = client_of(socket.scope)
         self.turn: Turn | None = None
         self.tasks: set[asyncio.Task[None]] = set()
+        self.leaving: set[asyncio.Task[None]] = set()
 
     async def talk(self) -> None:
         try:
@@ -137,7 +155,7 @@ class Conversation:
             self.turn = None
 
     async def hear(self, text: str | None) -> None:
-        request_id = None
+        request_id, do, wait = None, None, 0.0
         try:
             if text is None:
                 raise StudioError("A message must be a JSON object.")
@@ -146,11 +164,22 @@ class Conversation:
                 if self.turn is not None and self.turn.id == message["cancel"]:
                     self.stop()
                 return
-            request_id = message["id"]
+            request_id, do = message["id"], message.get("do")
             self.stop()
+            if self.door.closing:
+                self.leave_when_done()
+                return
+            wait = self.door.buckets.take(self.client)
+            if wait:
+                raise StudioError(SLOW_DOWN, "slow_down")
             request = self.studio.check(message)
         except StudioError as error:
+            if request_id is None:  # what cannot be read counts as well
+                wait = self.door.buckets.take(self.client)
+            self.door.refused(str(do), error.code)
             await self.say(error_message(request_id, str(error), error.code))
+            # Nobody reads what comes faster: whoever floods the connection waits, and finds a token after that.
+            await asyncio.sleep(min(wait, MOST_PAUSE))
             return
         except Exception:  # a fault of ours must not cost the connection
             log.exception("A message could not be checked")
@@ -159,7 +188,25 @@ class Conversation:
         self.turn = Turn(request_id)
         task = asyncio.create_task(self.answer(self.turn, request))
         self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        self.door.answering += 1
+        task.add_done_callback(self.answered)
+
+    def answered(self, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        self.door.answering -= 1
+        if self.door.closing:
+            self.leave_when_done()
+
+    def leave_when_done(self) -> None:
+        """Hang up, unless something is being answered: then afterwards."""
+        if not self.tasks:
+            leaving = asyncio.create_task(self.hang_up())
+            self.leaving.add(leaving)  # or it might be collected while it waits
+            leaving.add_done_callback(self.leaving.discard)
+
+    async def hang_up(self) -> None:
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # they have left already
+            await self.socket.close(code=RESTART)
 
     async def answer(self, turn: Turn, request: Request) -> None:
         try:

@@ -22,7 +22,8 @@ class FirstScript:
         self.addition = HEAD + b"<script>" + script.encode() + b"</script>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope.get("method") != "GET" or scope["path"] not in ("", "/"):
+        page = ("", "/", scope.get("root_path", ""), f"{scope.get('root_path', '')}/")
+        if scope["type"] != "http" or scope["method"] != "GET" or scope["path"] not in page:
             await self.app(scope, receive, send)
             return
         start: dict[str, Any] | None = None

@@ -11,6 +11,7 @@ import functools
 import logging
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from app import logs
 from sketch_core import Sketcher, checkpoint, strokes
 from sketch_core.generate import BLENDS, GUIDANCE, MAX_GUIDANCE, SPREAD, Kind, StreamRow, blend_size
 from sketch_core.inspection import guess, inspect
@@ -50,6 +52,7 @@ MAX_OTHERS = 3
 Answer = Future[Any]
 """Of the drawings as JSON; for "inspect" and "guess", of what they found."""
 BUSY = "Many people are drawing right now; please try again in a moment."
+STOPPING = "The server is restarting; please try again in a moment."
 
 
 class StudioError(ValueError):
@@ -232,9 +235,9 @@ class Network:
     def __init__(self, sketcher: Sketcher, scheduler: Scheduler | None) -> None:
         self.sketcher, self.scheduler = sketcher, scheduler
 
-    def close(self) -> None:
+    def close(self, *, finish: bool = True) -> None:
         if self.scheduler is not None:
-            self.scheduler.close()
+            self.scheduler.close(finish=finish)
 
 
 class Studio:
@@ -267,13 +270,19 @@ class Studio:
         self._others: OrderedDict[str, Network] = OrderedDict()  # those that are loaded, the latest used last
         self._loading = threading.Lock()
         self._left_out: set[str] = set()
-        readers = readers or max(1, min(4, os.cpu_count() or 1))
-        self._most = readers + waiting
+        self.readers = readers or max(1, min(4, os.cpu_count() or 1))
+        self._most = self.readers + waiting
         self._reading = 0
         self.ready = True
         """Warmed up, and not closed."""
+        self.in_flight = 0
+        """Requests that have been taken and not been answered."""
+        self.on_end: Callable[[str, str, float, float | None], Any] = _untold
+        """Told of each request at its end: what it did, how it ended ("done", "cancelled", "internal" or an error's
+        code), the seconds it took, and those to its first points (None without any). From any thread; must not block
+        and not raise."""
         self._lock = threading.Lock()
-        self._threads = ThreadPoolExecutor(readers, thread_name_prefix="reader")
+        self._threads = ThreadPoolExecutor(self.readers, thread_name_prefix="reader")
 
     # -- networks ----------------------------------------------------------------------------------
 
@@ -348,27 +357,43 @@ class Studio:
 
     # -- drawing -----------------------------------------------------------------------------------
 
-    def start(self, request: Request, on_rows: Callable[[list[Row]], None], cancelled: Callable[[], bool]) -> Answer:
+    def start(
+        self,
+        request: Request,
+        on_rows: Callable[[list[Row]], None],
+        cancelled: Callable[[], bool],
+        *,
+        told: bool = True,
+    ) -> Answer:
         """Draw in other threads.
 
         Args:
             on_rows: called there with each list of new points.
             cancelled: asked before every step.
+            told: whether ``on_end`` is.
 
         Returns:
             A future of the drawings as JSON; its errors are ``StudioError``.
 
         Raises:
-            StudioError: code "busy", too many people are waiting.
+            StudioError: code "busy", too many people are waiting; "stopping", the studio is closed.
         """
+        on_end = self.on_end if told else _untold
+        began, first = time.perf_counter(), None
         with self._lock:
-            if self._reading >= self._most:
-                raise StudioError(BUSY, "busy")
-            self._reading += 1
+            full = self._reading >= self._most
+            self._reading += not full
+            self.in_flight += not full
+        if full:
+            on_end(request.do, "busy", 0.0, None)
+            raise StudioError(BUSY, "busy")
         answer: Answer = Future()
         drawings: list[list[Any]] = [[] for _ in range(request.results)] if request.draws else []
 
         def take(rows: list[StreamRow]) -> None:
+            nonlocal first
+            if first is None:
+                first = time.perf_counter() - began
             rounded = [(int(k), round(float(x), 1), round(float(y), 1), int(pen)) for k, x, y, pen in rows]
             for k, x, y, pen in rounded:
                 if pen == 0:
@@ -378,11 +403,19 @@ class Studio:
             on_rows(rounded)
 
         def finish(error: BaseException | None, found: Any = None) -> None:
+            error = error and as_studio_error(error)
+            if isinstance(error, StudioError):
+                outcome = error.code
+            else:
+                outcome = "internal" if error else "cancelled" if cancelled() else "done"
+            with self._lock:
+                self.in_flight -= 1
+            on_end(request.do, outcome, time.perf_counter() - began, first)
             if answer.set_running_or_notify_cancel():
                 if error is None:
                     answer.set_result(drawings if found is None else found)
                 else:
-                    answer.set_exception(as_studio_error(error))
+                    answer.set_exception(error)
 
         def read() -> None:
             """In a reader."""
@@ -409,11 +442,20 @@ class Studio:
                 with self._lock:
                     self._reading -= 1
 
-        self._threads.submit(read)
+        try:
+            self._threads.submit(read)
+        except RuntimeError:  # closed
+            with self._lock:
+                self._reading -= 1
+                self.in_flight -= 1
+            on_end(request.do, "stopping", 0.0, None)
+            raise StudioError(STOPPING, "stopping") from None
         return answer
 
     def warm(self) -> None:
         """Draw a little of each kind, in a thread of its own, so that the first visitor waits for no compiler."""
+
+        began = time.perf_counter()
 
         def draw() -> None:
             try:
@@ -424,16 +466,28 @@ class Studio:
                 pass
             finally:
                 self.ready = True
+                log.info("Ready.", extra=logs.fields(seconds=round(time.perf_counter() - began, 2)))
 
         self.ready = False
         threading.Thread(target=draw, name="warm-up", daemon=True).start()
 
-    def close(self) -> None:
-        """Take no more requests; what is in flight is answered."""
+    @property
+    def networks(self) -> dict[str, Network]:
+        """The networks in memory, by name."""
+        return {self.sketcher.name: self._first} | dict(list(self._others.items()))
+
+    @property
+    def waiting(self) -> int:
+        """Requests in line, for a reader or for room in a batch."""
+        in_batches = sum(network.scheduler.waiting for network in self.networks.values() if network.scheduler)
+        return max(0, self._reading - self.readers) + in_batches
+
+    def close(self, *, finish: bool = True) -> None:
+        """Take no more requests; what is in flight is answered, or dropped."""
         self.ready = False
-        self._threads.shutdown(wait=True)
+        self._threads.shutdown(wait=finish, cancel_futures=not finish)
         for network in (self._first, *self._others.values()):
-            network.close()
+            network.close(finish=finish)
 
     # -- named endpoints ---------------------------------------------------------------------------
 
@@ -444,6 +498,10 @@ class Studio:
             StudioError: one clear sentence.
         """
         return self.start(self.check(fields), lambda rows: None, lambda: False).result()
+
+
+def _untold(do: str, outcome: str, seconds: float, first: float | None) -> None:
+    """Nobody is told of a request's end."""
 
 
 def _look(sketcher: Sketcher, request: Request) -> Any:

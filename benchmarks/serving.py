@@ -29,15 +29,16 @@ CATEGORIES = ("cat", "face", "car", "bicycle", "house", "flower", "fish", "bird"
 PAUSE = 1.5
 
 
-def serve(port: int, continuous: bool, checkpoint: str | None) -> None:
+def serve_page(port: int, continuous: bool, checkpoint: str | None) -> None:
     """The page's own server (run in a process of its own)."""
     import sketch_core
-    from app.server import launch
+    from app.server import StopSignal, serve
+    from app.settings import Settings
     from app.studio import Studio
 
     sketcher = sketch_core.load(checkpoint, device="cpu")
     studio = Studio(sketcher) if continuous else Studio(sketcher, readers=1, continuous=False)
-    launch(studio, port=port)
+    serve(studio, Settings(port=port, requests_per_minute=0), StopSignal())
 
 
 def doodle(generator: np.random.Generator) -> list[list[list[float]]]:
@@ -185,7 +186,7 @@ def main() -> None:
     parser.add_argument("--one-at-a-time", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        serve(options.serve, not options.one_at_a_time, options.checkpoint)
+        serve_page(options.serve, not options.one_at_a_time, options.checkpoint)
         return
     results = []
     print(f"{'':<34}{'clients':>8}{'asked':>7}{'first p50':>9}{'p95':>7}{'all p50':>9}{'p95':>7}", end="")

@@ -9,12 +9,21 @@ import torch
 
 
 def choose_device(name: str) -> torch.device:
-    """ "auto" is CUDA, then MPS, then the CPU; in a ``torchrun`` process, the GPU of its local rank."""
+    """ "auto" is CUDA, then MPS, then the CPU; in a ``torchrun`` process, the GPU of its local rank.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if name == "cuda":
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return torch.device(name)
+    try:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if name == "cuda" else torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"There is no kind of device {name[:40]!r}; choose auto, cpu, cuda or mps.") from error
+    missing_gpu = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
+    if missing_gpu or (device.type == "mps" and not torch.backends.mps.is_available()):
+        raise ValueError(f"There is no device {name} here that PyTorch can use; choose auto or cpu.")
+    return device
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype | None:

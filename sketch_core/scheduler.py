@@ -29,6 +29,8 @@ MAX_ROWS = 768
 MAX_WAITING = 64
 FLUSH_SECONDS = 0.03
 """Points are handed on this often, the first ones at once: thirty times a second is what an eye can follow."""
+SIZES = 11
+"""Sizes of steps are counted in so many classes: 1 drawing, 2, up to 4, up to 8, … up to 1,024."""
 UNHURRIED = 8
 """Requests up to which that holds; with more, each hears proportionally less often, as telling costs as well."""
 
@@ -48,6 +50,8 @@ class Statistics:
     cancelled: int = 0
     busy_seconds: float = 0.0
     """Time spent in steps."""
+    sizes: list[int] = field(default_factory=lambda: [0] * SIZES)
+    """Steps by how many drawings shared them: class k holds those of up to 2^k (the last, all larger ones too)."""
 
 
 @dataclass
@@ -197,6 +201,7 @@ class Scheduler:
         step = self._batch.step()
         self.statistics.steps += 1
         self.statistics.points += len(step.rows)
+        self.statistics.sizes[min(max(len(step.rows) - 1, 0).bit_length(), SIZES - 1)] += 1
         points = zip(step.rows.tolist(), step.offsets.tolist(), step.pens.tolist(), step.gains.tolist(), strict=True)
         for number, (dx, dy), pen, gain in points:
             ticket, k = self._owners[number]

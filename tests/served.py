@@ -28,6 +28,7 @@ def models(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def server(tiny_sketcher, models) -> Iterator[str]:
     from app.server import launch
+    from app.settings import Settings
     from app.studio import Studio
 
     def others() -> dict[str, Path]:
@@ -36,6 +37,7 @@ def server(tiny_sketcher, models) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    page = launch(Studio(tiny_sketcher, others=others), port=port, block=False)
+    settings = Settings(port=port, requests_per_minute=0)  # tests ask faster than people
+    served = launch(Studio(tiny_sketcher, others=others), settings)
     yield f"http://127.0.0.1:{port}"
-    page.close()
+    served.close()
