@@ -97,6 +97,7 @@ WORDS: dict[str, dict[str, str]] = {
         # What can go wrong, by the code in the server's answer; others show the server's sentence
         "error_unable": "This network cannot do that; choose another one.",
         "error_busy": "Many people are drawing right now. Trying again in a moment.",
+        "error_slow_down": "That was faster than this server answers. Trying again in a moment.",
         "error_too_large": "This drawing is too large to send; please clear some of it.",
         "error_internal": "Something went wrong on the server. Your drawing is safe; please try again.",
         # The other modes and tools
@@ -298,6 +299,7 @@ WORDS: dict[str, dict[str, str]] = {
         "heard_online": "已重新连接。",
         "error_unable": "这个网络做不到，请换一个。",
         "error_busy": "现在画画的人很多，稍后会自动再试。",
+        "error_slow_down": "请求太快，服务器来不及回答，稍后会自动再试。",
         "error_too_large": "这幅画太大，无法发送；请清掉一部分。",
         "error_internal": "服务器出了点问题。你的画还在，请再试一次。",
         "compare": "比较 τ",

@@ -314,7 +314,7 @@
       turn.error = true;
       const known = say(`error_${message.code}`);
       tell(known === `error_${message.code}` ? message.message : `error_${message.code}`, {}, "warn");
-      if (message.code === "busy") retry = setTimeout(think, 1500);
+      if (message.code === "busy" || message.code === "slow_down") retry = setTimeout(think, 1500);
     }
     refresh();
   }
