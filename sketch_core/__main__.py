@@ -403,7 +403,8 @@ def run_checkpoints_list(options: argparse.Namespace) -> None:
 def run_checkpoints_show(options: argparse.Namespace) -> None:
     info = checkpoint.load(checkpoint.resolve(options.checkpoint)).info()
     info["categories"] = f"{len(info['categories'])} categories"
-    print(json.dumps(info, indent=1, ensure_ascii=False))
+    text = json.dumps(info, indent=1, ensure_ascii=False)
+    print("".join(c if c.isprintable() or c == "\n" else "?" for c in text))  # no stranger's escapes for the terminal
 
 
 if __name__ == "__main__":
