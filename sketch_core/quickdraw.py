@@ -404,6 +404,10 @@ def _read_splits(path: Path) -> dict[str, list[NDArray[Any]]]:
 # Augmentation and batches
 
 
+N_CHANGES = 6
+"""Numbers that say how a drawing was changed; see :meth:`Augmentation.draw`."""
+
+
 @dataclass(frozen=True)
 class Augmentation:
     """Random changes that keep a drawing what it is. All zero: none."""
@@ -424,17 +428,27 @@ class Augmentation:
     """Spread (normalised units) of the places to which strokes slip in drifting drawings; see ``Batch.drift``."""
     drift_share: float = 0.0
     """Share of drawings that drift."""
+    share: float = 1.0
+    """Share of drawings that are changed at all (drift aside)."""
 
-    def matrices(self, n: int, generator: np.random.Generator) -> NDArray[np.float32]:
-        """(n, 2, 2) linear maps for row vectors: offsets @ matrix."""
-        normal = generator.standard_normal((4, n))
-        size, stretch = np.exp(self.scale * normal[0]), np.exp(0.5 * self.stretch * normal[1])
-        angle, shear = self.rotate * normal[2], self.shear * normal[3]
-        flip = np.where(generator.random(n) < self.mirror, -1.0, 1.0)
+    def draw(self, n: int, generator: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What happens to n drawings.
+
+        Returns:
+            (n, 2, 2) linear maps for row vectors, offsets @ matrix; and (n, N_CHANGES) what they are: log size,
+            log stretch, radians and shear, each times 10 to be about 1, mirrored, and points dropped (0 or 1 both).
+            Zeros: left as it is.
+        """
+        changed = (generator.random(n) < self.share).astype(np.float64)
+        spreads = np.array([[self.scale], [0.5 * self.stretch], [self.rotate], [self.shear]])
+        log_size, log_stretch, angle, shear = spreads * generator.standard_normal((4, n)) * changed
+        mirrored = (generator.random(n) < self.mirror) * changed
+        dropped = (generator.random(n) < 0.5 * (self.point_dropout > 0)) * changed
         cos, sin = np.cos(angle), np.sin(angle)
-        a, d = size * stretch * flip, size / stretch
+        a, d = np.exp(log_size + log_stretch) * (1.0 - 2.0 * mirrored), np.exp(log_size - log_stretch)
         rows = [[a * cos, a * sin], [d * (shear * cos - sin), d * (shear * sin + cos)]]
-        return np.moveaxis(np.array(rows), -1, 0).astype(np.float32)
+        changes = np.column_stack([10 * log_size, 10 * log_stretch, 10 * angle, 10 * shear, mirrored, dropped])
+        return np.moveaxis(np.array(rows), -1, 0).astype(np.float32), changes.astype(np.float32)
 
 
 def drop_points(rows: NDArray[Any], probability: float, generator: np.random.Generator) -> NDArray[Any]:
@@ -469,12 +483,14 @@ class Batch:
             ``None`` where nothing slips. The decoder sees the strokes where they slipped to and is asked for
             the next stroke where it belongs, so that it learns to mend what it misplaces when it draws alone:
             shapes of strokes are left as they are.
+        changes: (B, N_CHANGES) how each drawing was changed, see :meth:`Augmentation.draw`; ``None``: not at all.
     """
 
     drawing: NDArray[np.float32]
     lengths: NDArray[np.int64]
     labels: NDArray[np.int64]
     drift: NDArray[np.float32] | None = None
+    changes: NDArray[np.float32] | None = None
 
     @property
     def previous(self) -> NDArray[np.float32]:
@@ -505,14 +521,14 @@ def collate(
     generator: np.random.Generator | None = None,
 ) -> Batch:
     """Pad drawings in the canonical frame to one batch of normalised stroke5."""
+    matrices, changes = None, None
     if augmentation is not None:
         generator = generator or np.random.default_rng()
-        if augmentation.point_dropout > 0:
-            chosen = generator.random(len(rows)) < 0.5
-            rows = [
-                drop_points(item, augmentation.point_dropout, generator) if drop else item
-                for item, drop in zip(rows, chosen, strict=True)
-            ]
+        matrices, changes = augmentation.draw(len(rows), generator)
+        rows = [
+            drop_points(item, augmentation.point_dropout, generator) if drop else item
+            for item, drop in zip(rows, changes[:, -1], strict=True)
+        ]
     lengths = np.array([len(item) for item in rows], dtype=np.int64)
     target = np.zeros((len(rows), int(lengths.max()) + 1, 5), dtype=np.float32)
     for i, item in enumerate(rows):
@@ -521,8 +537,8 @@ def collate(
         target[i, :n, 3] = item[:, 2]
         target[i, :n, 2] = 1 - item[:, 2]
         target[i, n:, 4] = 1.0
-    if augmentation is not None and generator is not None:
-        target[..., :2] = target[..., :2] @ augmentation.matrices(len(rows), generator)
+    if matrices is not None:
+        target[..., :2] = target[..., :2] @ matrices
     target[..., :2] /= scale_factor
     drift = None
     if augmentation is not None and generator is not None and augmentation.drift * augmentation.drift_share > 0:
@@ -532,7 +548,7 @@ def collate(
         places[:, 0] = 0.0
         places[generator.random(len(rows)) >= augmentation.drift_share] = 0.0
         drift = np.take_along_axis(places, strokes_of[..., None], axis=1).astype(np.float32)
-    return Batch(target, lengths, np.asarray(labels, dtype=np.int64), drift)
+    return Batch(target, lengths, np.asarray(labels, dtype=np.int64), drift, changes)
 
 
 class BatchSampler:

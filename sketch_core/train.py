@@ -107,7 +107,10 @@ class TrainConfig:
     mirror: float = 0.0
     drift: float = 0.0
     drift_share: float = 0.0
-    """Augmentation; see quickdraw.Augmentation."""
+    augment_share: float = 1.0
+    """Augmentation; see quickdraw.Augmentation (where augment_share is share)."""
+    tell_changes: bool = False
+    """Tell the decoder in training how each drawing was changed (see Objective)."""
     seed: int = 0
     """Seed of weights, batches and noise."""
     device: str = "auto"
@@ -179,18 +182,36 @@ class TrainConfig:
             self.mirror,
             self.drift,
             self.drift_share,
+            self.augment_share,
         )
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
 
+CHANGES_SIZE = 64
+
+
 class Objective(nn.Module):
-    """The network with its loss; what DistributedDataParallel wraps."""
+    """The network with its loss; what DistributedDataParallel wraps.
+
+    With ``tell_changes`` the decoder is told how a drawing was augmented (mirrored, turned, …), by a vector added to
+    its category's: what is learned from changed drawings then need not show in what it draws by itself, where that
+    vector is zero (Karras et al. 2020, "Training GANs with limited data", and 2022, appendix F.2). This part is
+    thrown away after training.
+    """
 
     def __init__(self, model: SketchRNN, config: TrainConfig) -> None:
         super().__init__()
         self.model, self.config = model, config
+        self.changes: nn.Sequential | None = None
+        if config.tell_changes and model.category is not None:
+            # Without biases, so that no change is the zero vector.
+            first = nn.Linear(quickdraw.N_CHANGES, CHANGES_SIZE, bias=False)
+            last = nn.Linear(CHANGES_SIZE, model.config.category_size, bias=False)
+            nn.init.normal_(first.weight, std=0.5)
+            nn.init.zeros_(last.weight)
+            self.changes = nn.Sequential(first, nn.Tanh(), last)
 
     def forward(  # noqa: PLR0917 (DistributedDataParallel hands tensors on by position)
         self,
@@ -201,6 +222,7 @@ class Objective(nn.Module):
         seen: Tensor,
         labels: Tensor,
         noise: Tensor,
+        changes: Tensor,
         w_kl: float,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """
@@ -211,6 +233,7 @@ class Objective(nn.Module):
             seen: (n_z,) how many points of each of the first n_z drawings the encoder sees.
             labels: (B,) categories after category dropout.
             noise: (n_z, N_z) ε of z = μ + σ ⊙ ε.
+            changes: (B, N_CHANGES) how the drawings were augmented.
             w_kl: annealed weight.
 
         Returns:
@@ -225,7 +248,11 @@ class Objective(nn.Module):
             encoded = mu + torch.exp(0.5 * sigma_hat) * noise
             z = torch.cat([encoded, encoded.new_zeros(batch - n_z, encoded.shape[1])])  # (B, N_z)
             kl = losses.kl_loss(mu, sigma_hat)
-        y = model(previous, z, labels if model.category is not None else None).float()
+        condition = model.condition(z, labels if model.category is not None else None, batch)
+        if self.changes is not None:
+            told = self.changes(changes)  # (B, category_size); the category stands last in the condition
+            condition = condition + nn.functional.pad(told, (condition.shape[1] - told.shape[1], 0))
+        y = model.decoder(previous, condition)[0].float()
         if config.normalise == "n_max":
             l_s, l_p = losses.reconstruction_loss(
                 y, target, lengths, int(model.n_max), min_sigma=model.config.min_sigma
@@ -295,14 +322,16 @@ class Trainer:
             rank=self.rank,
             world_size=self.world_size,
         )
-        self.objective: nn.Module = Objective(self.model, config)
+        objective = Objective(self.model, config).to(self.device)
+        self.changes = objective.changes
+        self.objective: nn.Module = objective
         if self.world_size > 1:
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
             self.objective = nn.parallel.DistributedDataParallel(
                 self.objective, device_ids=[self.device.index] if self.device.type == "cuda" else None
             )
-        matrices = [p for p in self.model.parameters() if p.ndim > 1]
-        vectors = [p for p in self.model.parameters() if p.ndim <= 1]
+        matrices = [p for p in self.objective.parameters() if p.ndim > 1]
+        vectors = [p for p in self.objective.parameters() if p.ndim <= 1]
         self.optimizer = torch.optim.AdamW(
             [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
             lr=config.learning_rate,
@@ -357,6 +386,7 @@ class Trainer:
         """Everything to go on from, in one file of tensors and plain values (read with weights_only)."""
         state = {
             "model": self.model.state_dict(),
+            "changes": self.changes.state_dict() if self.changes is not None else {},
             "optimizer": self.optimizer.state_dict(),
             "average": self.average,
             "step": self.step,
@@ -383,6 +413,8 @@ class Trainer:
                     raise ValueError("it is packed")
             state = torch.load(file, map_location=self.device, weights_only=True)
             self.model.load_state_dict(state["model"])
+            if self.changes is not None:
+                self.changes.load_state_dict(state["changes"])
             self.optimizer.load_state_dict(state["optimizer"])
             if self.config.ema:
                 own = [p.detach() for p in self.model.parameters()]
@@ -457,7 +489,16 @@ class Trainer:
         noise = generator.standard_normal((n_z, self.architecture.z_size)).astype(np.float32)
         tensors = [
             torch.from_numpy(array).to(device, non_blocking=True)
-            for array in (batch.drawing, batch.previous, batch.target, batch.lengths, seen, labels, noise)
+            for array in (
+                batch.drawing,
+                batch.previous,
+                batch.target,
+                batch.lengths,
+                seen,
+                labels,
+                noise,
+                batch.changes if batch.changes is not None else np.zeros((n, quickdraw.N_CHANGES), np.float32),
+            )
         ]
         # Dropout's randomness, like all else, from seed and step alone: resuming is exact.
         torch.manual_seed(int(generator.integers(2**62)))
@@ -470,11 +511,11 @@ class Trainer:
             loss, parts = self.objective(*tensors, w_kl)
         loss.backward()
         if config.clip_by_value:
-            nn.utils.clip_grad_value_(self.model.parameters(), config.clip)
+            nn.utils.clip_grad_value_(self.objective.parameters(), config.clip)
             # Clipping by value lets NaN through, and one such step would spoil weights and saved state alike.
-            norm = nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+            norm = nn.utils.get_total_norm([p.grad for p in self.objective.parameters() if p.grad is not None])
         else:
-            norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+            norm = nn.utils.clip_grad_norm_(self.objective.parameters(), config.clip)
         value = float(loss.detach())
         if not math.isfinite(value) or not math.isfinite(float(norm)):
             raise TrainingError(f"The loss is not finite at step {self.step}; try a lower --learning-rate.")

@@ -137,6 +137,36 @@ def test_strokes_that_slipped_are_followed_by_what_belongs():
     )  # next strokes where they belong
 
 
+def test_changes_of_a_drawing_are_told():
+    rows = [np.array([[30, 0, 0], [0, 40, 1]], dtype=np.int16)] * 400
+    changing = quickdraw.Augmentation(scale=0.2, stretch=0.0, rotate=0.0, shear=0.0, mirror=0.5, share=0.5)
+    batch = quickdraw.collate(rows, np.zeros(400, int), 1.0, augmentation=changing, generator=np.random.default_rng(0))
+    same = (batch.changes == 0).all(axis=1)
+    assert same.mean() == pytest.approx(0.5, abs=0.08)
+    assert (batch.drawing[same, 1, 1] == 40).all() and (batch.drawing[~same, 1, 1] != 40).mean() > 0.99
+    assert np.log(batch.drawing[:, 1, 1] / 40) * 10 == pytest.approx(batch.changes[:, 0], abs=1e-4)
+    mirrored = batch.changes[:, 4] == 1
+    assert mirrored.any() and ((batch.drawing[:, 0, 0] < 0) == mirrored).all()
+
+
+def test_what_tells_changes_is_used_and_resumed(tmp_path):
+    told = {"tell_changes": True, "mirror": 0.5, "steps": 6}
+    whole = Trainer(config(tmp_path, out=str(tmp_path / "whole"), **told))
+    for _ in range(6):
+        whole.train_step()
+    assert whole.changes is not None and whole.changes[2].weight.abs().max() > 0
+    first = Trainer(config(tmp_path, **told))
+    for _ in range(3):
+        first.train_step()
+    first.save_state()
+    second = Trainer(config(tmp_path, **told))
+    assert second.resume()
+    for _ in range(3):
+        second.train_step()
+    assert torch.equal(second.changes[2].weight, whole.changes[2].weight)
+    assert not any(name.startswith("changes") for name in second.checkpoint().weights)
+
+
 def test_dropping_points_keeps_the_path():
     rows = np.array([[5, 0, 0], [5, 1, 0], [5, 2, 0], [5, 3, 1], [1, 1, 0], [2, 2, 1]], dtype=np.int16)
     thin = quickdraw.drop_points(rows, 0.999, np.random.default_rng(0))
