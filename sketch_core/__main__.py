@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import sketch_core
-from sketch_core import checkpoint, download, evaluate, judge, magenta, quickdraw, recognition, render, strokes
+from sketch_core import checkpoint, download, evaluate, judge, magenta, quickdraw, recognition, render, strokes, svg
 from sketch_core.judge import Judge
 from sketch_core.mixture import RULES
 from sketch_core.model import SketchRNNConfig
@@ -253,19 +255,40 @@ def _add_sample(commands: Any) -> None:
     parser.add_argument("--rule", default="duet", choices=RULES, help="what the temperature does [duet]")
     parser.add_argument("-n", type=int, default=9, help="how many [9]")
     parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same [0]")
-    parser.add_argument("--start", metavar="JSON", help="a drawing to complete: [[[x, y], ...], ...] in a file")
-    parser.add_argument("--vary", metavar="JSON", help="a drawing to vary, in such a file")
+    parser.add_argument(
+        "--start",
+        metavar="FILE",
+        help="a drawing to complete: .svg, .json (strokes or stroke-3 rows) or .ndjson (its first drawing)",
+    )
+    parser.add_argument("--vary", metavar="FILE", help="a drawing to vary, in such a file")
     parser.add_argument("--pen-down", action="store_true", help="the start's last stroke goes on")
 
 
 def read_drawing(path: str) -> strokes.Drawing:
-    """A JSON drawing from a file. Raises DrawingError."""
+    """A drawing from an SVG picture, JSON strokes, stroke-3 rows or the first line of a Quick, Draw! file.
+
+    Raises:
+        DrawingError: no such file, or no drawing in it.
+    """
     try:
+        if Path(path).suffix.lower() == ".svg":
+            with Path(path).open("rb") as file:
+                return svg.drawing_from_svg(file.read(svg.MAX_CHARACTERS + 1))
+        if Path(path).suffix.lower() == ".ndjson":
+            for _, _, drawing in quickdraw.read_ndjson(path):
+                return drawing
+            raise strokes.DrawingError(f"{path} holds no drawing that was recognised.")
         payload = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError:
         raise strokes.DrawingError(f"There is no readable file {path}.") from None
+    except quickdraw.DataError as error:
+        raise strokes.DrawingError(str(error)) from None
+    except strokes.DrawingError:
+        raise
     except (ValueError, RecursionError):
         raise strokes.DrawingError(f"{path} is not valid JSON.") from None
+    if strokes.is_stroke3(payload):
+        return strokes.from_stroke3(np.array(payload, dtype=np.float64))
     return strokes.drawing_from_json(payload)
 
 

@@ -108,6 +108,17 @@ def drawing_to_json(drawing: Iterable[NDArray[Any]], decimals: int = 1) -> list[
     return [np.round(np.asarray(stroke, dtype=np.float64), decimals).tolist() for stroke in drawing]
 
 
+def is_stroke3(payload: Any) -> bool:
+    """Whether JSON holds stroke-3 rows [Δx, Δy, lift] rather than strokes of points."""
+    return (
+        isinstance(payload, list)
+        and 0 < len(payload) <= MAX_POINTS
+        and all(isinstance(row, list) and len(row) == 3 for row in payload)
+        and all(type(value) in (int, float) and abs(value) <= MAX_COORDINATE for row in payload for value in row)
+        and all(row[2] in (0, 1) for row in payload)
+    )
+
+
 def check_drawing(drawing: Sequence[Any], *, allow_empty: bool = False) -> Drawing:
     """Validate a drawing given as arrays (or nested lists) and return it as float64 arrays.
 
