@@ -216,7 +216,11 @@
         ? "inside_foreseen" : "inside_fair") : "",
       heat: number(settings.temperature), root: number(root),
     });
-    [...table.children].forEach((row, i) => row.classList.toggle("duet-here", i === at));
+    // Step t reads one row and expects the next: both are marked, in the colours they have on the pad.
+    [...table.children].forEach((row, i) => {
+      row.classList.toggle("duet-here", i === at);
+      row.classList.toggle("duet-next", i === at + 1);
+    });
     const row = table.children[at];
     if (row) {
       const box = parts.rows;

@@ -455,6 +455,8 @@ def test_looking_inside(page):
     assert page.evaluate("window.doodleDuet.inside().at") == look["at"] + 1
     here = page.locator(".duet-rows tr.duet-here td").first.text_content()
     assert here == str(look["at"] + 1), "the table follows"
+    expected = page.locator(".duet-rows tr.duet-next td").first.text_content()
+    assert expected == str(look["at"] + 2), "and what came is the row after it"
     # The map: sharper at low τ than at high, on the pad itself.
     choose_temperature(page, 0.1)
     page.wait_for_timeout(200)
