@@ -137,6 +137,7 @@ def launch(studio: Studio, settings: Settings | None = None) -> Server:
             head=head(studio),
             footer_links=["api"],
             run_history=False,
+            mcp_server=settings.mcp,
             ssr_mode=False,  # on Spaces Node would stand in front, which knows nothing of the live route
             app_kwargs={"max_body_size": MAX_BODY, "middleware": middleware, "routes": routes},
         )

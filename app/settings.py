@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 import ipaddress
 import os
 import re
@@ -103,6 +104,9 @@ class Settings:
     checkpoint: str | None = _setting(
         None, str, "DUET_CHECKPOINT", "name or folder of the network that answers where no other is asked for"
     )
+    mcp: bool = _setting(
+        False, _yes, "DUET_MCP", "also let language models draw, over MCP (needs `pip install 'gradio[mcp]'`)"
+    )
     users: int = _setting(
         300, lambda text: _count(text, 1, 100_000), "DUET_USERS", "most pages open at once; others are told it is full"
     )
@@ -185,6 +189,8 @@ def from_arguments(arguments: Sequence[str] | None = None, environment: Mapping[
                 given[each.name] = each.metadata["read"](environment[name])
             except ValueError as error:
                 line.exit(2, f"app.py: {name}={environment[name][:60]!r}: {error}\n")
+    if given["mcp"] and importlib.util.find_spec("mcp") is None:
+        line.exit(2, "app.py: MCP needs one package more; install it with `pip install 'gradio[mcp]'`.\n")
     return Settings(**given)
 
 
