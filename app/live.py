@@ -16,18 +16,19 @@ import json
 import logging
 import threading
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from app.limits import LOCAL_HOSTS, MOST_PAUSE, SLOW_DOWN, Door, client_of
+from app.limits import MOST_PAUSE, SLOW_DOWN, Door, client_of
 from app.studio import Request, Row, Studio, StudioError
 
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE = 262_144  # characters; 2,000 points with time and pressure are about 60,000
 MAX_ID = 2**53 - 1
+MAX_UNHEARD = 8
+"""Answers of one connection that may wait to be read; until then nothing more is read of what it asks."""
 RESTART = 1012
 """The code with which a connection is closed because the server stops."""
 INTERNAL = "Something went wrong on the server; your drawing is safe, please try again."
@@ -36,17 +37,9 @@ INTERNAL = "Something went wrong on the server; your drawing is safe, please try
 def live_route(studio: Studio, door: Door, path: str = "/live") -> WebSocketRoute:
     """The route to add to the page's server."""
     conversations: set[Conversation] = set()
-    warned = False
     door.on_closing.append(lambda: [conversation.leave_when_done() for conversation in conversations])
 
     async def live(socket: WebSocket) -> None:
-        nonlocal warned
-        if is_foreign(socket):
-            if not warned:
-                log.warning("A page of another address was refused; a proxy must pass the Host header on.")
-            warned = True
-            await socket.close(code=1008)
-            return
         if door.closing:
             await socket.close(code=RESTART)
             return
@@ -66,13 +59,6 @@ def live_route(studio: Studio, door: Door, path: str = "/live") -> WebSocketRout
             door.connections -= 1
 
     return WebSocketRoute(path, live)
-
-
-def is_foreign(socket: WebSocket) -> bool:
-    """Whether some other web page reaches for a server that runs on the visitor's own machine."""
-    origin = socket.headers.get("origin")
-    host = urlsplit(f"//{socket.headers.get('host', '')}").hostname
-    return origin is not None and host in LOCAL_HOSTS and urlsplit(origin).hostname not in LOCAL_HOSTS
 
 
 def error_message(request_id: int | None, message: str, code: str) -> dict[str, Any]:
@@ -185,6 +171,8 @@ class Conversation:
             log.exception("A message could not be checked")
             await self.say(error_message(request_id, INTERNAL, "internal"))
             return
+        while len(self.tasks) >= MAX_UNHEARD:
+            await asyncio.wait(self.tasks, return_when=asyncio.FIRST_COMPLETED)
         self.turn = Turn(request_id)
         task = asyncio.create_task(self.answer(self.turn, request))
         self.tasks.add(task)

@@ -48,33 +48,3 @@ class FirstScript:
             await send({"type": "http.response.body", "body": whole})
 
         await self.app(scope, receive, keep)
-
-
-# Gradio's front end needs inline scripts and styles and builds functions from its templates ('unsafe-eval'); all else
-# is this server's own. Hugging Face shows Spaces in a frame.
-POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'self'; "
-    "form-action 'self'; frame-ancestors 'self' https://huggingface.co https://*.hf.space"
-)
-SAFETY = [
-    (b"content-security-policy", POLICY.encode()),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"permissions-policy", b"camera=(), microphone=(), geolocation=()"),
-]
-
-
-class SafetyHeaders:
-    """Adds a content security policy and the like to every answer over HTTP."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def add(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message = dict(message) | {"headers": [*message["headers"], *SAFETY]}
-            await send(message)
-
-        await self.app(scope, receive, add if scope["type"] == "http" else send)

@@ -10,6 +10,7 @@ import threading
 import time
 
 import gradio as gr
+from gradio.utils import LRUCache
 from starlette.middleware import Middleware
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse
@@ -18,10 +19,12 @@ from starlette.routing import Route
 import sketch_core
 from app import logs
 from app.cards import card_routes
-from app.limits import Door, Turnstile
-from app.live import live_route
+from app.connections import harden
+from app.guard import Guard
+from app.limits import LOCAL_HOSTS, Door, Turnstile
+from app.live import MAX_MESSAGE, live_route
 from app.metrics import Metrics, metrics_route
-from app.middleware import FirstScript, SafetyHeaders
+from app.middleware import FirstScript
 from app.page import FIRST, THEME, build, head
 from app.settings import Settings
 from app.studio import Studio
@@ -29,6 +32,8 @@ from app.studio import Studio
 log = logging.getLogger(__name__)
 
 MAX_BODY = 262_144
+SESSIONS = 300
+"""Visitors of whom Gradio remembers anything; 10,000 are its own choice, at some 100 kB each."""
 SWITCH_SECONDS = 0.0005
 """How long one thread may hold up another (Python's 5 ms otherwise): a sampling step lets go of the lock often."""
 # Ten seconds are what Docker gives before it kills; these make less together.
@@ -112,7 +117,6 @@ def launch(studio: Studio, settings: Settings | None = None) -> Server:
     page, i18n = build(studio)
     page.queue(max_size=64)
     middleware = [
-        Middleware(SafetyHeaders),
         Middleware(Turnstile, door=door),
         Middleware(FirstScript, script=FIRST),
     ]
@@ -138,12 +142,15 @@ def launch(studio: Studio, settings: Settings | None = None) -> Server:
             footer_links=["api"],
             run_history=False,
             mcp_server=settings.mcp,
+            state_session_capacity=SESSIONS,
+            enable_monitoring=False,
             ssr_mode=False,  # on Spaces Node would stand in front, which knows nothing of the live route
             app_kwargs={"max_body_size": MAX_BODY, "middleware": middleware, "routes": routes},
         )
     except OSError as error:
         raise OSError(f"Cannot listen on {settings.host}:{settings.port}; is the port taken?") from error
     logs.take_over_uvicorn()
+    _guard(page, settings)
     # Points are few bytes, and deflating them costs as much as a tenth of the drawing.
     page.server.config.ws_per_message_deflate = False
     page.server.config.timeout_graceful_shutdown = HANG_UP_SECONDS
@@ -151,6 +158,17 @@ def launch(studio: Studio, settings: Settings | None = None) -> Server:
     shared = {"shared": page.share_url} if page.share_url else {}
     log.info("Listening.", extra=logs.fields(url=server.url, model=studio.sketcher.name, **shared))
     return server
+
+
+def _guard(page: gr.Blocks, settings: Settings) -> None:
+    """Bounds and rules that Gradio has no setting for."""
+    here = settings.host in LOCAL_HOSTS - {"0.0.0.0"} and not settings.share and not settings.trusted_proxies
+    # Around all of Starlette's and Gradio's middleware, which Gradio builds by itself.
+    page.app.middleware_stack = Guard(page.app.middleware_stack, settings.root_path, local_only=here)
+    # Of whoever asks and never fetches the answer.
+    page._queue.pending_messages_per_session.max_size = SESSIONS
+    page._queue.pending_event_ids_session = LRUCache(SESSIONS)
+    harden(page.server.config, 4 * MAX_MESSAGE)  # characters are four bytes at most
 
 
 class StopSignal:
