@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import re
+import urllib.parse
+from pathlib import Path
 
 from markdown_it import MarkdownIt
 from starlette.requests import Request
@@ -11,10 +14,13 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainT
 from starlette.routing import Route
 
 from app.studio import Studio
-from sketch_core.checkpoint import CARD_FILE
+from sketch_core.checkpoint import CARD_FILE, is_inside
 
 PICTURE = re.compile(r"[A-Za-z0-9][\w.-]*\.png")
-MAX_CARD = 1_000_000
+MAX_CARD = 100_000
+"""Characters of a card that are shown: ours has 3,400, and hostile Markdown takes long to read."""
+POLICY = "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+"""Of cards, beside the page's: they need no scripts."""
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title><style>
@@ -28,33 +34,54 @@ PAGE = """<!doctype html>
 """
 
 
-def card_routes(studio: Studio) -> list[Route]:
-    """``/models`` (JSON), ``/models/NAME`` (its card) and ``/models/NAME/PICTURE.png``; nothing else is readable."""
-    # What a checkpoint's author wrote is text: raw HTML in it is shown, not obeyed.
-    markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
+# What a checkpoint's author wrote is text: raw HTML in it is shown, not obeyed, and links lead to pages only.
+MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 
-    async def listed(request: Request) -> JSONResponse:
+
+def card_routes(studio: Studio) -> list[Route]:
+    """``/models`` (JSON), ``/models/NAME`` (its card) and ``/models/NAME/PICTURE.png``; nothing else is readable.
+
+    Functions that are not ``async`` run in threads: a card that takes long to read holds nobody up.
+    """
+
+    def file_of(name: str, picked: str) -> Path | None:
+        folder = studio.folders().get(name)
+        file = folder / picked if folder else None
+        return file if file and file.is_file() and is_inside(file, file.parent) else None
+
+    def listed(request: Request) -> JSONResponse:
         return JSONResponse(studio.models())
 
-    async def card(request: Request) -> Response:
+    def card(request: Request) -> Response:
         name = request.path_params["name"]
-        folder = studio.folders().get(name)
-        file = folder / CARD_FILE if folder else None
-        if file is None or not file.is_file():
+        file = file_of(name, CARD_FILE)
+        if file is None:
             return PlainTextResponse("There is no such model card.", status_code=404)
-        text = file.read_text(encoding="utf-8", errors="replace")[:MAX_CARD]
-        # The card's own pictures lie beside it; so does this address, once it ends in a slash.
-        body = markdown.render(text).replace('src="', f'src="{html.escape(name)}/')
-        return HTMLResponse(PAGE.format(title=html.escape(name), body=body))
+        return HTMLResponse(_page(name, file, file.stat().st_mtime_ns), headers={"content-security-policy": POLICY})
 
-    async def picture(request: Request) -> Response:
-        folder, name = studio.folders().get(request.path_params["name"]), request.path_params["picture"]
-        if folder is None or not PICTURE.fullmatch(name) or not (folder / name).is_file():
+    def picture(request: Request) -> Response:
+        picked = request.path_params["picture"]
+        file = file_of(request.path_params["name"], picked) if PICTURE.fullmatch(picked) else None
+        if file is None:
             return PlainTextResponse("There is no such picture.", status_code=404)
-        return FileResponse(folder / name, media_type="image/png")
+        return FileResponse(file, media_type="image/png")
 
     return [
         Route("/models", listed),
         Route("/models/{name}", card),
         Route("/models/{name}/{picture}", picture),
     ]
+
+
+@functools.lru_cache(maxsize=16)
+def _page(name: str, file: Path, changed: int) -> str:
+    """A card as a page, made anew when its file has changed."""
+    with file.open(encoding="utf-8", errors="replace") as content:
+        text = content.read(MAX_CARD)
+    tokens = MARKDOWN.parse(text)
+    for token in tokens:
+        for part in token.children or []:
+            if part.type == "image":  # the card's own pictures lie beside it; so does this address, once it ends in /
+                part.attrs["src"] = f"./{urllib.parse.quote(name, safe='')}/{part.attrs['src']}"
+    body = MARKDOWN.renderer.render(tokens, MARKDOWN.options, {})
+    return PAGE.format(title=html.escape(name), body=body)

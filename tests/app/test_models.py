@@ -88,7 +88,7 @@ def test_cards_are_readable_and_nothing_else(server, models):
         status, kind, content = fetch(f"{server}/models/magenta-tiny-gen")
         assert (status, kind) == (200, "text/html")
         assert b"<table>" in content and b"<script" not in content
-        assert b'src="magenta-tiny-gen/sheet.png"' in content
+        assert b'src="./magenta-tiny-gen/sheet.png"' in content
         assert fetch(f"{server}/models/magenta-tiny-gen/sheet.png")[:2] == (200, "image/png")
     finally:
         card.write_text(before)
