@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
     parser = argparse.ArgumentParser(
         prog="python -m sketch_core", description="Train, measure and use SketchRNN, the network behind Doodle Duet."
     )
@@ -103,6 +104,7 @@ def _add_train(commands: Any) -> None:
 
 
 def run_train(options: argparse.Namespace) -> None:
+    """Train a network, or teach one new categories; goes on where a run in the same folder stopped."""
     given = vars(options)
     architecture_names = {item.name for item in dataclasses.fields(SketchRNNConfig)}
     changes = {
@@ -170,6 +172,7 @@ def _add_evaluate(commands: Any) -> None:
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
+    """Measure a checkpoint and print, write or save the figures."""
     folder = checkpoint.resolve(options.checkpoint)
     sketcher = sketch_core.load(folder)
     conditional = sketcher.source.architecture.n_categories > 0
@@ -233,6 +236,7 @@ def _add_judge(commands: Any) -> None:
 
 
 def run_judge(options: argparse.Namespace) -> None:
+    """Train a judge and print what was measured."""
     trained = judge.train(options.data, options.out, minutes=options.minutes, seed=options.seed)
     print(json.dumps(trained.info, indent=1))
 
@@ -293,6 +297,7 @@ def read_drawing(path: str) -> strokes.Drawing:
 
 
 def run_sample(options: argparse.Namespace) -> None:
+    """Draw, finish or vary, into one file."""
     out = Path(options.out)
     if out.suffix not in PICTURES:
         raise ValueError(f"--out must end in one of {', '.join(PICTURES)}.")
@@ -345,6 +350,7 @@ def _add_data(commands: Any) -> None:
 
 
 def run_data_info(options: argparse.Namespace) -> None:
+    """Count drawings by category and split."""
     sets = quickdraw.load_sets(options.path, max_points=100_000)
     names = next(iter(sets.values())).categories
     counts = {split: item.counts() for split, item in sets.items()}
@@ -361,6 +367,7 @@ def run_data_info(options: argparse.Namespace) -> None:
 
 
 def run_data_download(options: argparse.Namespace) -> None:
+    """Download official files; prints where they are."""
     for category in options.categories:
         print(download.fetch(category, form=options.form, folder=options.to))
 
@@ -390,6 +397,7 @@ def _add_checkpoints(commands: Any) -> None:
 
 
 def run_checkpoints_import(options: argparse.Namespace) -> None:
+    """Make a checkpoint of one of Magenta's models; prints its folder."""
     model = magenta.load(options.source)
     folder = checkpoint.save(model, Path(options.to) / model.name, half=False)
     (folder / checkpoint.CARD_FILE).write_text(magenta.card(model), encoding="utf-8")
@@ -418,12 +426,14 @@ def run_checkpoints_sheets(options: argparse.Namespace) -> None:
 
 
 def run_checkpoints_list(options: argparse.Namespace) -> None:
+    """Print the checkpoints that are found by name."""
     for name, folder in checkpoint.available().items():
         default = " (default)" if name == checkpoint.DEFAULT_NAME else ""
         print(f"{name}{default}  {folder}")
 
 
 def run_checkpoints_show(options: argparse.Namespace) -> None:
+    """Print a checkpoint's config.json, without the list of its categories."""
     info = checkpoint.load(checkpoint.resolve(options.checkpoint)).info()
     info["categories"] = f"{len(info['categories'])} categories"
     text = json.dumps(info, indent=1, ensure_ascii=False)

@@ -360,8 +360,13 @@ def _listed(known: Any) -> list[Any]:
 
 
 def folders() -> list[Path]:
-    """Places that are searched for checkpoints by name: $DUET_CHECKPOINTS, ./checkpoints, the repository's."""
-    places = [Path("checkpoints"), Path(__file__).resolve().parent.parent / "checkpoints"]
+    """Places that are searched for checkpoints by name: $DUET_CHECKPOINTS, ./checkpoints, and the package's own.
+
+    Those that are shipped lie beside the package in the repository, and in it where it has been installed.
+    """
+    package = Path(__file__).resolve().parent
+    installed = package / "checkpoints"
+    places = [Path("checkpoints"), installed if installed.is_dir() else package.parent / "checkpoints"]
     if os.environ.get("DUET_CHECKPOINTS"):
         places.insert(0, Path(os.environ["DUET_CHECKPOINTS"]))
     return list(dict.fromkeys(place.resolve() for place in places if place.is_dir()))

@@ -16,7 +16,7 @@ import json
 import pickle
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -102,12 +102,14 @@ class ArrayUnpickler(pickle.Unpickler):
     }
 
     def find_class(self, module: str, name: str) -> Any:
+        """Only what arrays are made of; anything else is refused."""
         try:
             return self._allowed[module, name]
         except KeyError:
             raise pickle.UnpicklingError(f"it holds {module[:40]!r}.{name[:40]!r}, which is not an array") from None
 
     def persistent_load(self, pid: Any) -> Any:
+        """Nothing outside the file is ever fetched."""
         raise pickle.UnpicklingError("it refers to objects outside the file")
 
 
@@ -302,6 +304,7 @@ class DrawingSet:
         return np.bincount(self.labels, minlength=len(self.categories))
 
     def subset(self, indices: Iterable[int]) -> DrawingSet:
+        """The drawings at these indices, in their order."""
         chosen = list(indices)
         return DrawingSet(self.categories, [self.stroke3[i] for i in chosen], self.labels[chosen], self.source)
 
@@ -367,7 +370,8 @@ def load_sets(
     """Read drawings into sets, one for each split, all with the same list of categories.
 
     Args:
-        path: a ``.npz`` or ``.ndjson`` file or a folder of them.
+        path: a ``.npz`` or ``.ndjson`` file or a folder of them. Files of a folder are a category each, by their
+            names; a single ``.ndjson`` file may hold several, by the words of its lines.
         categories: which; all by default, sorted by name.
         max_points, min_points: drawings with more or fewer rows are left out.
         limit: at most this many of each category and split.
@@ -375,11 +379,19 @@ def load_sets(
     Raises:
         DataError: see :func:`find_files`, :func:`read_npz`, :func:`read_ndjson`.
     """
-    files = find_files(path, categories)
-    names = list(categories) if categories is not None else sorted(files)
+    read: Callable[[str], Mapping[str, list[NDArray[Any]]]]
+    if Path(path).is_file() and Path(path).suffix == ".ndjson":
+        words = _read_words(Path(path))
+        if missing := [name for name in categories or () if name not in words]:
+            raise DataError(f"{path} has no drawing of {', '.join(map(repr, missing))}.")
+        names, read = list(categories) if categories is not None else sorted(words), words.__getitem__
+    else:
+        files = find_files(path, categories)
+        names = list(categories) if categories is not None else sorted(files)
+        read = lambda name: _read_splits(files[name])  # noqa: E731 (one file at a time in memory)
     collected: dict[str, tuple[list[NDArray[Any]], list[int]]] = {split: ([], []) for split in splits}
     for label, name in enumerate(names):
-        for split, rows in _read_splits(files[name]).items():
+        for split, rows in read(name).items():
             if split not in collected:
                 continue
             kept = [item for item in _canonical_all(rows) if min_points <= len(item) <= max_points][:limit]
@@ -389,6 +401,17 @@ def load_sets(
         split: DrawingSet(names, rows, np.array(labels, dtype=np.int64), str(path))
         for split, (rows, labels) in collected.items()
     }
+
+
+def _read_words(path: Path) -> dict[str, dict[str, list[NDArray[Any]]]]:
+    """{word: {split: stroke3 rows}} of one ``.ndjson`` file."""
+    found: dict[str, dict[str, list[NDArray[Any]]]] = {}
+    for word, key, drawing in read_ndjson(path):
+        splits = found.setdefault(word, {split: [] for split in SPLITS})
+        splits[_split_of(key)].append(strokes.to_stroke3(drawing))
+    if not found:
+        raise DataError(f"{path} holds no drawings.")
+    return found
 
 
 def _read_splits(path: Path) -> dict[str, list[NDArray[Any]]]:

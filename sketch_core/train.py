@@ -464,6 +464,7 @@ class Trainer:
         return min(self.seconds / (60.0 * self.config.minutes), 1.0)
 
     def learning_rate(self) -> float:
+        """What the schedule says for the next step."""
         config = self.config
         if config.schedule == "magenta":
             return max(config.learning_rate * 0.9999**self.step, 1e-5)
