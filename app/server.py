@@ -149,6 +149,7 @@ def launch(studio: Studio, settings: Settings | None = None) -> Server:
         )
     except OSError as error:
         raise OSError(f"Cannot listen on {settings.host}:{settings.port}; is the port taken?") from error
+    logs.take_over_gradio()
     logs.take_over_uvicorn()
     _guard(page, settings)
     # Points are few bytes, and deflating them costs as much as a tenth of the drawing.

@@ -453,15 +453,19 @@ class Studio:
         return answer
 
     def warm(self) -> None:
-        """Draw a little of each kind, in a thread of its own, so that the first visitor waits for no compiler."""
-
+        """Do a little of each kind, in a thread of its own, so that the first visitor waits for no compiler."""
         began = time.perf_counter()
+
+        def ask(**fields: Any) -> Any:
+            return self.start(self.check(fields), lambda rows: None, lambda: False, told=False).result()
 
         def draw() -> None:
             try:
-                some = self.answer(do="draw", n=2)[0]
-                self.answer(do="complete", strokes=some, n=1)
-                self.answer(do="vary", strokes=some, n=1)
+                some = ask(do="draw", n=2)[0]
+                lacks = checkpoint.lacks(self.sketcher.source)
+                for do, n in (("complete", 1), ("complete", MAX_DRAWINGS), ("vary", 1), ("guess", 1), ("inspect", 1)):
+                    if do not in lacks:
+                        ask(do=do, strokes=some, n=n)
             except StudioError:  # closed, or busy already
                 pass
             finally:

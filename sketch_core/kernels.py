@@ -2,15 +2,21 @@
 
 These are a dozen NumPy calls and more, each a microsecond or two: a third of a lone row's step, half of nine
 rows'. Where Numba cannot be had, :data:`advance` and :data:`sample` are ``None`` and the engine does the same in
-NumPy. The code is cached on disk, so only a fresh installation waits for the compiler (some seconds, once).
+NumPy. The code is cached on disk, so only a fresh installation waits for the compiler (some seconds, once); where
+nothing may be written beside the code nor in the user's cache, every start does.
 """
 
 from __future__ import annotations
 
+import atexit
+import importlib
 import logging
 import os
 import platform
+import shutil
+import tempfile
 from collections.abc import Callable
+from types import ModuleType
 
 advance: Callable[..., None] | None = None
 """advance(gates, constant, half, c, inputs): (B, 4H) gates to new c (B, H) and h, into inputs (B, H + P)."""
@@ -51,10 +57,23 @@ def reads_half() -> bool:
         return False
 
 
+def _load() -> ModuleType:
+    """The compiled module. Numba refuses it where it finds no folder to keep the code in, so give it one."""
+    try:
+        return importlib.import_module("sketch_core.compiled")
+    except RuntimeError as error:
+        if "cannot cache" not in str(error):
+            raise
+    # Of this process alone: what Numba finds in its cache, it runs.
+    folder = tempfile.mkdtemp(prefix="doodle-duet-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    importlib.import_module("numba").config.CACHE_DIR = folder
+    return importlib.import_module("sketch_core.compiled")
+
+
 if os.environ.get("DUET_COMPILED", "1") != "0":
     try:
-        from sketch_core import compiled
-
+        compiled = _load()
         advance, sample = compiled.advance, compiled.sample
         few_products, few_step, read_few = compiled.few_products, compiled.few_step, compiled.read_few
         rdp_keep = compiled.rdp_keep
