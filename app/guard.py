@@ -43,6 +43,7 @@ SAFETY = [
     (b"cross-origin-opener-policy", b"same-origin"),
 ]
 FOREIGN = "A page of another address may not use this server; a proxy must pass the Host header on."
+UNREADABLE = "These inputs do not fit this endpoint; /?view=api shows what it takes."
 NOT_HERE = "This server answers to its own machine's names only; behind a proxy, set DUET_TRUSTED_PROXIES."
 
 
@@ -75,11 +76,21 @@ class Guard:
                 message = dict(message) | {"headers": [*given, *SAFETY]}
             await send(message)
 
+        accepted = False
+
+        async def open_or_refuse(message: Message) -> None:
+            nonlocal accepted
+            accepted = accepted or message["type"] == "websocket.accept"
+            if message["type"] == "websocket.close" and not accepted:  # there is no such route
+                await _refuse_socket(send, 404, "Not Found")
+            else:
+                await send(message)
+
         refusal = self.refusal(scope, foreign)
         if refusal is None:
-            await self.app(scope, receive, add if scope["type"] == "http" else send)
+            await self.app(scope, receive, add if scope["type"] == "http" else open_or_refuse)
         elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})
+            await _refuse_socket(send, *refusal)
         else:
             status, sentence = refusal
             await JSONResponse({"detail": sentence}, status_code=status)(scope, receive, add)
@@ -99,6 +110,13 @@ class Guard:
         if "\0" in path or not is_used(path):
             return 404, "Not Found"
         return None
+
+
+async def _refuse_socket(send: Send, status: int, sentence: str) -> None:
+    """An answer over HTTP to who asked for a WebSocket."""
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), *SAFETY]
+    await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": sentence.encode()})
 
 
 def is_used(path: str) -> bool:
@@ -136,3 +154,47 @@ def is_foreign(scope: Scope) -> bool:
 def _names(hosts: Iterable[str | None]) -> set[str]:
     named = {host for host in hosts if host}
     return named | LOCAL_HOSTS if named & LOCAL_HOSTS else named
+
+
+class Understandable:
+    """Answers junk to Gradio's endpoints by one sentence, where these raise an exception or say nothing."""
+
+    def __init__(self, app: ASGIApp, root_path: str = "") -> None:
+        self.app, self.root_path = app, urlsplit(root_path).path.rstrip("/")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].removeprefix(self.root_path).startswith(API):
+            await self.app(scope, receive, send)
+            return
+        started: Message | None = None
+        held: Message | None = None
+
+        async def tell(message: Message) -> None:
+            nonlocal started, held
+            if message["type"] == "http.response.start":
+                started = message
+                held = message if message["status"] == 500 else None
+                if held is None:
+                    await send(message)
+                return
+            body = message.get("body", b"")
+            if held is not None:
+                start, held = held, None
+                if body == b'{"error":null}':  # too few inputs, or of a wrong kind
+                    await JSONResponse({"error": UNREADABLE}, status_code=422)(scope, receive, send)
+                    return
+                await send(start)
+            if body == b'event: error\ndata: {"error": null}\n\n':
+                message = dict(message) | {"body": body.replace(b"null", f'"{UNREADABLE}"'.encode())}
+            await send(message)
+
+        try:
+            await self.app(scope, receive, tell)
+        except Exception as error:  # whatever Gradio makes of junk; a stranger must not fill the log with tracebacks
+            log.info("A call could not be understood: %s.", type(error).__name__)
+            if started is None:
+                unknown = type(error).__name__ == "FnIndexInferError"
+                status, sentence = (404, "There is no such endpoint.") if unknown else (400, UNREADABLE)
+                await JSONResponse({"detail": sentence}, status_code=status)(scope, receive, send)
+            elif held is None:
+                await send({"type": "http.response.body", "body": b""})

@@ -20,7 +20,7 @@ import sketch_core
 from app import logs
 from app.cards import card_routes
 from app.connections import harden
-from app.guard import Guard
+from app.guard import Guard, Understandable
 from app.limits import LOCAL_HOSTS, Door, Turnstile
 from app.live import MAX_MESSAGE, live_route
 from app.metrics import Metrics, metrics_route
@@ -119,6 +119,7 @@ def launch(studio: Studio, settings: Settings | None = None) -> Server:
     middleware = [
         Middleware(Turnstile, door=door),
         Middleware(FirstScript, script=FIRST),
+        Middleware(Understandable, root_path=settings.root_path),
     ]
     routes = [
         live_route(studio, door),
