@@ -412,11 +412,14 @@ class Served:
         self.log = Path(tempfile.mkstemp(prefix="duet-log-")[1])
         given = {"DUET_CHECKPOINT": checkpoint, "DUET_CHECKPOINTS": str(folder) if folder else None}
         quiet = {"GRADIO_ANALYTICS_ENABLED": "False", "DUET_REQUESTS_PER_MINUTE": "0", "DUET_DEVICE": "cpu"}
-        environment = os.environ | quiet | {name: value for name, value in given.items() if value} | variables
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "app.py", "--port", str(self.port)], cwd=ROOT, stdout=log, stderr=log, env=environment
-            )
+        self.environment = os.environ | quiet | {name: value for name, value in given.items() if value} | variables
+        self.start()
+
+    def start(self) -> None:
+        """In a process of its own; a second time after the first has ended."""
+        command = [sys.executable, "app.py", "--port", str(self.port)]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=self.environment)
 
     def wait(self, seconds: float = 120.0) -> Served:
         """Until it has warmed up.
@@ -789,7 +792,7 @@ def main() -> int:
     for way, outcomes in report.outcomes.items():
         print(f"{way:<8}{sum(outcomes.values()):>7}  " + ", ".join(f"{k} {n}" for k, n in outcomes.most_common()))
     print(
-        f"{report.cases:,} cases in {seconds:.0f} s; tracebacks in the server's own log: {logged}; faults: {len(faults)}"
+        f"{report.cases:,} cases in {seconds:.0f} s, {len(faults)} faults; tracebacks in the server's own log: {logged}"
     )
     for fault in faults[:40]:
         print(f"  {fault}")
