@@ -14,9 +14,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 import sketch_core
-from sketch_core import checkpoint, download, evaluate, judge, magenta, quickdraw, recognition, render, strokes, svg
+from sketch_core import (
+    checkpoint,
+    download,
+    evaluate,
+    fine_tune,
+    judge,
+    magenta,
+    quickdraw,
+    recognition,
+    render,
+    strokes,
+    svg,
+)
+from sketch_core.fine_tune import KEEPS, FineTuneConfig, FineTuner
 from sketch_core.judge import Judge
 from sketch_core.mixture import RULES
 from sketch_core.model import SketchRNNConfig
@@ -78,7 +92,9 @@ def _add_train(commands: Any) -> None:
     parser = commands.add_parser(
         "train",
         help="train a network on drawings",
-        description="Train on Quick, Draw! drawings or your own. Ctrl-C stops cleanly; the same command goes on.",
+        description="Train on Quick, Draw! drawings or your own. Ctrl-C stops cleanly; the same command goes on. "
+        "With --from, teach a checkpoint new categories from as few as 30 drawings, in minutes, while it keeps its old "
+        "ones; see docs/training-your-own.md.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.set_defaults(run=run_train)
@@ -90,7 +106,7 @@ def _add_train(commands: Any) -> None:
         for item in dataclasses.fields(cls):
             if item.name in ("architecture", "n_categories"):
                 continue
-            flag = f"--{item.name.replace('_', '-')}"
+            flag = f"--{_flag(item.name)}"
             text = docs.get(item.name, "").replace("%", "%%")
             # SUPPRESS: only what was asked for changes the settings of --paper.
             common: dict[str, Any] = {"help": f"{text} [{item.default}]", "default": argparse.SUPPRESS}
@@ -101,11 +117,47 @@ def _add_train(commands: Any) -> None:
             else:
                 required = item.name in ("data", "out")
                 group.add_argument(flag, type=type(item.default), required=required, **common)
+    _add_fine_tuning(parser)
+
+
+def _add_fine_tuning(parser: argparse.ArgumentParser) -> None:
+    """What goes with ``--from`` alone; settings that both ways have are there already."""
+    defaults = {item.name: item.default for item in dataclasses.fields(FineTuneConfig)}
+    group = parser.add_argument_group(
+        "with --from",
+        f"Its own usual values: --steps {defaults['steps']}, --learning-rate {defaults['learning_rate']}.",
+    )
+    docs = field_docs(FineTuneConfig)
+    for name in sorted(_fine_tuning_only(), key=list(defaults).index):
+        value = defaults[name]
+        common: dict[str, Any] = {"help": f"{docs[name]} [{value}]", "default": argparse.SUPPRESS}
+        if name == "source":
+            group.add_argument("--from", dest="source", metavar="CHECKPOINT", **(common | {"help": docs[name]}))
+        elif name == "keep":
+            group.add_argument("--keep", choices=KEEPS, **common)
+        else:
+            group.add_argument(f"--{_flag(name)}", type=type(value), **common)
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _fine_tuning_only() -> set[str]:
+    """Settings that go with ``--from`` alone."""
+    return {item.name for item in dataclasses.fields(FineTuneConfig)} - {
+        item.name for item in dataclasses.fields(TrainConfig)
+    }
 
 
 def run_train(options: argparse.Namespace) -> None:
     """Train a network, or teach one new categories; goes on where a run in the same folder stopped."""
     given = vars(options)
+    if "source" in given:
+        run_fine_tuning(options)
+        return
+    if alone := sorted(_fine_tuning_only() & set(given)):
+        raise ValueError(f"--{_flag(alone[0])} goes with --from only.")
     architecture_names = {item.name for item in dataclasses.fields(SketchRNNConfig)}
     changes = {
         item.name: given[item.name]
@@ -126,6 +178,28 @@ def run_train(options: argparse.Namespace) -> None:
     if trainer.resume():
         logging.getLogger("sketch_core.train").info("going on from step %d", trainer.step)
     trainer.run()
+
+
+def run_fine_tuning(options: argparse.Namespace) -> None:
+    """Teach a checkpoint new categories, and write the new one with a card and a sheet of what it has learned."""
+    given = {name: value for name, value in vars(options).items() if name not in ("command", "run")}
+    if options.paper or options.decoder_only:
+        raise ValueError("--paper and --decoder-only make a new network; with --from there is one already.")
+    known = {item.name for item in dataclasses.fields(FineTuneConfig)}
+    if odd := sorted(set(given) - known - {"paper", "decoder_only"}):
+        raise ValueError(f"--{_flag(odd[0])} has no part in teaching a checkpoint new categories (--from).")
+    config = FineTuneConfig(**{name: given[name] for name in known & set(given)})
+    tuner = FineTuner(config)
+    with tqdm(total=config.steps, unit="step", mininterval=1.0) as bar:
+        learned = tuner.run(on_step=lambda step: bar.update(step - bar.n))
+    folder = fine_tune.save(tuner, learned)
+    sketcher = sketch_core.Sketcher(learned)
+    rows = [sketcher.draw(word, temperature, n=8) for word in tuner.words for temperature in (0.3, 0.6)]
+    labels = [f"{word}, τ {temperature}" for word in tuner.words for temperature in (0.3, 0.6)]
+    (folder / fine_tune.SHEET_FILE).write_bytes(render.sheet_png(rows, labels=labels))
+    (folder / checkpoint.CARD_FILE).write_text(fine_tune.card(tuner, learned), encoding="utf-8")
+    print(fine_tune.summary(tuner))
+    print(f"{folder}: look at {fine_tune.SHEET_FILE}, then `python app.py --checkpoint {folder}`")
 
 
 def write_sample_sheet(trainer: Trainer, n_categories: int = 8, n: int = 6) -> None:

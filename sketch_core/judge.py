@@ -96,7 +96,7 @@ class Judge(nn.Module):
         self.output = nn.Linear(2 * d, len(self.categories))
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Logits (B, n_categories) of pictures (B, planes, side, side)."""
+        """Logits (B, n_categories) of pictures (B, 1, S, S)."""
         features = self.features(pictures.contiguous(memory_format=torch.channels_last))
         pooled = torch.cat([features.mean(dim=(2, 3)), features.amax(dim=(2, 3))], dim=1)
         logits: Tensor = self.output(self.dropout(pooled))

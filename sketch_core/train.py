@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
+import hashlib
 import json
 import logging
 import math
@@ -31,6 +32,7 @@ from tqdm import tqdm
 from sketch_core import checkpoint, evaluate, losses, quickdraw, strokes
 from sketch_core.device import choose_device, choose_precision
 from sketch_core.model import SketchRNN, SketchRNNConfig
+from sketch_core.quickdraw import DrawingSet
 
 log = logging.getLogger("sketch_core.train")
 
@@ -126,7 +128,7 @@ class TrainConfig:
     validation_per_category: int = 3
     """Drawings of each category to validate on."""
     init_from: str = ""
-    """Start from this checkpoint's weights (fine-tuning)."""
+    """Start from this checkpoint's weights, and know the data's categories alone; --from adds them to the old ones."""
     architecture: SketchRNNConfig = field(default_factory=SketchRNNConfig)
 
     def __post_init__(self) -> None:
@@ -272,6 +274,27 @@ class Objective(nn.Module):
         }
 
 
+HELD_OUT_SHARE = 0.1
+
+
+def hold_out(drawings: DrawingSet, share: float = HELD_OUT_SHARE) -> tuple[DrawingSet, DrawingSet]:
+    """Drawings to learn from and others to validate on, for data that comes without any.
+
+    Which ones is told by a hash of each drawing, so the same are held out whenever a run goes on, and a drawing that
+    is there twice is on one side only.
+
+    Raises:
+        TrainingError: there are fewer than two different drawings.
+    """
+    keys = [hashlib.sha256(np.asarray(rows, dtype="<f4").tobytes()).digest() for rows in drawings.stroke3]
+    different = sorted(set(keys))
+    if len(different) < 2:
+        raise TrainingError(f"{drawings.source} holds one drawing; at least two are needed, one to validate on.")
+    held = set(different[: max(1, round(share * len(different)))])
+    inside = np.array([key in held for key in keys])
+    return drawings.subset(np.flatnonzero(~inside)), drawings.subset(np.flatnonzero(inside))
+
+
 class Trainer:
     """One training run: build, resume, run, save. ``on_validate`` callbacks get the trainer (sample sheets)."""
 
@@ -289,13 +312,14 @@ class Trainer:
         sets = quickdraw.load_sets(
             config.data, config.categories, ("train", "valid", "test"), max_points=config.max_points
         )
-        self.train_set = sets["train"]
-        if not len(self.train_set):
+        if not len(sets["train"]):
             raise TrainingError(f"{config.data} holds no training drawings.")
+        if not len(sets["valid"]):
+            sets["train"], sets["valid"] = hold_out(sets["train"])
+            log.info("no drawings to validate on: %d of the training drawings are held out", len(sets["valid"]))
+        self.train_set = sets["train"]
         self.categories = self.train_set.categories
-        self.valid_set = (sets["valid"] if len(sets["valid"]) else self.train_set).per_category(
-            config.validation_per_category
-        )
+        self.valid_set = sets["valid"].per_category(config.validation_per_category)
         scale_factor = strokes.scale_factor(self.train_set.stroke3)
         # N_max is the longest of all splits, and one more row for the end.
         n_max = max(int(item.lengths.max()) for item in sets.values() if len(item)) + 1
