@@ -471,7 +471,7 @@ class _Film:
         self.masks = [Image.new("L", big, 0) for _ in inks]
         self.brushes = [ImageDraw.Draw(mask) for mask in self.masks]
         self.small = [np.zeros((height, width), dtype=np.uint8) for _ in inks]
-        self.changed = [False for _ in inks]
+        self.changed: list[tuple[float, float, float, float] | None] = [None for _ in inks]
         shades = np.concatenate([np.linspace(_rgb(paper), _rgb(ink), self.SHADES) for ink in inks])
         self.palette = np.round(shades).astype(np.uint8).tobytes()
         self.frames: list[Image.Image] = []
@@ -484,17 +484,31 @@ class _Film:
             brush.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
         if len(path) > 1:
             brush.line([(x, y) for x, y in path.tolist()], fill=255, width=max(1, round(2 * radius)))
-        self.changed[ink] = True
+        (x0, y0), (x1, y1) = path.min(axis=0) - radius, path.max(axis=0) + radius
+        before = self.changed[ink] or (x0, y0, x1, y1)
+        self.changed[ink] = min(before[0], x0), min(before[1], y0), max(before[2], x1), max(before[3], y1)
 
     def show(self) -> None:
         """Take a frame."""
         for ink, mask in enumerate(self.masks):
-            if self.changed[ink]:
-                share = np.asarray(mask.resize(self.size, Image.Resampling.BOX), dtype=np.float64) / 255.0
-                self.small[ink] = np.round(share * (self.SHADES - 1)).astype(np.uint8)
-                self.changed[ink] = False
+            changed = self.changed[ink]
+            if changed is None:
+                continue
+            # Only what was drawn since, in whole pixels of the frame and with one around it.
+            x0, y0 = (max(0, math.floor(value / self.over) - 1) for value in changed[:2])
+            x1, y1 = (
+                min(whole, math.ceil(value / self.over) + 2)
+                for value, whole in zip(changed[2:], self.size, strict=True)
+            )
+            if x0 < x1 and y0 < y1:
+                box = (x0 * self.over, y0 * self.over, x1 * self.over, y1 * self.over)
+                part = mask.crop(box).resize((x1 - x0, y1 - y0), Image.Resampling.BOX)
+                share = np.asarray(part, dtype=np.float64) / 255.0
+                self.small[ink][y0:y1, x0:x1] = np.round(share * (self.SHADES - 1)).astype(np.uint8)
+            self.changed[ink] = None
         first, second = self.small
-        frame = Image.fromarray(np.where(second > 0, second + np.uint8(self.SHADES), first))
+        # Where both meet, the denser one is seen: else paler edges of the second would cut through the first.
+        frame = Image.fromarray(np.where((second > 0) & (second >= first), second + np.uint8(self.SHADES), first))
         frame.putpalette(self.palette)
         self.frames.append(frame)
 
@@ -512,6 +526,8 @@ def gif(
     background: str = PAPER,
     accent: Sequence[Any] | None = None,
     accent_color: str = ACCENT_INK,
+    accent_width: float | None = None,
+    accents: Sequence[bool] | None = None,
     view: View | None = None,
     given_at_once: bool = False,
 ) -> bytes:
@@ -519,7 +535,8 @@ def gif(
 
     Args:
         seconds: time of drawing. hold: seconds that the finished drawing stays.
-        accent: drawn after ``drawing``, in ``accent_color``.
+        accent: drawn after ``drawing``, in ``accent_color``, with lines of ``accent_width`` (as ``width`` by default).
+        accents: which strokes of ``drawing`` itself are of that colour and width, where two hands took turns.
         given_at_once: ``drawing`` is there from the start, and only ``accent`` is drawn.
         size, margin, color, width, background, view: as for :func:`svg`.
 
@@ -535,16 +552,21 @@ def gif(
     hold = _check_number(hold, 0.0, 60.0, "last frame's time")
     rate = _check_number(frames_per_second, 1, 50, "frame rate")
     line = _line_width(width, size)
+    thinner = line if accent_width is None else _line_width(accent_width, size)
     first, second = _checked(drawing), _checked(accent)
+    inks = [0] * len(first) if accents is None else [int(bool(accented)) for accented in accents]
+    if len(inks) != len(first):
+        raise RenderError(f"A drawing of {len(first)} strokes has {len(inks)} marks of whose they are.")
     place = _Placement([*first, *second], size, margin, line, view)
 
     film = _Film(place.width, place.height, background, (color, accent_color))
+    widths = (line, thinner)
     pieces: list[tuple[NDArray[np.float64], int]] = []
-    for ink, (part, at_once) in enumerate(((place(first), given_at_once), (place(second), False))):
-        for stroke, segments in zip(part, _curves(part), strict=True):
+    for part, part_inks, at_once in ((place(first), inks, given_at_once), (place(second), [1] * len(second), False)):
+        for stroke, segments, ink in zip(part, _curves(part), part_inks, strict=True):
             path = flatten(segments) if len(segments) else stroke[:1]
             if at_once:
-                film.draw(path, ink, line)
+                film.draw(path, ink, widths[ink])
             else:
                 pieces.append((path, ink))
 
@@ -563,7 +585,7 @@ def gif(
             n = int(np.searchsorted(reached, goal, side="right"))
             if n:
                 done = float(reached[n - 1])
-                film.draw(path[at : at + n + 1], ink, line)
+                film.draw(path[at : at + n + 1], ink, widths[ink])
                 at += n
             if at < len(steps[number]):
                 break
