@@ -37,11 +37,11 @@ SESSIONS = 300
 SWITCH_SECONDS = 0.0005
 """How long one thread may hold up another (Python's 5 ms otherwise): a sampling step lets go of the lock often."""
 # Ten seconds are what Docker gives before it kills; these make less together.
-DRAIN_SECONDS = 5.0
+DRAIN_SECONDS = 4.0
 """How long a stop waits for answers that are on their way."""
-HANG_UP_SECONDS = 2
+HANG_UP_SECONDS = 1
 """How long connections may then take to close."""
-STOP_SECONDS = 9.0
+STOP_SECONDS = 7.0
 """After which the process ends, whatever still holds it."""
 DELIVERY_SECONDS = 0.2
 """What the last answers may take from Gradio's queue to the socket."""
@@ -117,6 +117,8 @@ def launch(studio: Studio, settings: Settings | None = None) -> Server:
     page, i18n = build(studio)
     page.queue(max_size=64)
     middleware = [
+        # Gradio answers before launch() comes back, and all around it Guard can stand only then.
+        Middleware(Guard, root_path=settings.root_path, local_only=_local_only(settings)),
         Middleware(Turnstile, door=door),
         Middleware(FirstScript, script=FIRST),
         Middleware(Understandable, root_path=settings.root_path),
@@ -162,11 +164,16 @@ def launch(studio: Studio, settings: Settings | None = None) -> Server:
     return server
 
 
+def _local_only(settings: Settings) -> bool:
+    """Whether nobody but this machine is to be served: no other name can then be meant for it."""
+    here = settings.host.strip("[]") in LOCAL_HOSTS - {"0.0.0.0"}
+    return here and not settings.share and not settings.trusted_proxies
+
+
 def _guard(page: gr.Blocks, settings: Settings) -> None:
     """Bounds and rules that Gradio has no setting for."""
-    here = settings.host in LOCAL_HOSTS - {"0.0.0.0"} and not settings.share and not settings.trusted_proxies
     # Around all of Starlette's and Gradio's middleware, which Gradio builds by itself.
-    page.app.middleware_stack = Guard(page.app.middleware_stack, settings.root_path, local_only=here)
+    page.app.middleware_stack = Guard(page.app.middleware_stack, settings.root_path, local_only=_local_only(settings))
     # Of whoever asks and never fetches the answer.
     page._queue.pending_messages_per_session.max_size = SESSIONS
     page._queue.pending_event_ids_session = LRUCache(SESSIONS)
@@ -179,6 +186,7 @@ class StopSignal:
     def __init__(self) -> None:
         self.asked = threading.Event()
         self.serving = False
+        """Whether somebody will heed ``asked``; before that, the program just ends."""
         # A shell without job control starts what it sends to the background deaf to Ctrl-C; so it stays.
         for number in (signal.SIGTERM, signal.SIGINT):
             if signal.getsignal(number) != signal.SIG_IGN:
@@ -188,12 +196,14 @@ class StopSignal:
         if self.asked.is_set():
             os._exit(1)
         self.asked.set()
+        last = threading.Timer(STOP_SECONDS, _end_at_once)
+        last.daemon = True
+        last.start()
         if not self.serving:
             raise SystemExit(0)
 
     def wait(self) -> None:
         """Until a stop is asked for."""
-        self.serving = True
         while not self.asked.wait(0.5):  # without a time Windows would not hear Ctrl-C
             pass
 
@@ -204,11 +214,9 @@ def serve(studio: Studio, settings: Settings, stop: StopSignal) -> None:
     Raises:
         OSError: the address cannot be listened on.
     """
+    stop.serving = True  # it answers before launch() returns
     server = launch(studio, settings)
     stop.wait()
-    last = threading.Timer(STOP_SECONDS, _end_at_once)
-    last.daemon = True
-    last.start()
     server.close()
 
 
