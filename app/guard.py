@@ -25,6 +25,7 @@ USED = frozenset(
 files, hand them out, fetch other addresses or tell of the server: none of it is needed here."""
 CLOSED = ("/monitoring", "/runs", "/openapi.json", "/login", "/logout", "/dev")
 """Gradio's other doors that are shut."""
+GUARDED = "duet.guarded"
 MAX_ADDRESS = 4_000
 """Bytes of a path and of a query: a longer one is none of ours."""
 
@@ -61,9 +62,10 @@ class Guard:
         self.warned = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket"):
+        if scope["type"] not in ("http", "websocket") or GUARDED in scope:
             await self.app(scope, receive, send)
             return
+        scope[GUARDED] = True  # as it stands outside everything, and inside as well until the server is set up
         foreign = is_foreign(scope)
 
         async def add(message: Message) -> None:

@@ -1,13 +1,21 @@
-"""Random messages to the live route: each is answered, by drawings or by one clear sentence, on one connection."""
+"""Junk on every way into the server: each message is answered by drawings or one clear sentence, and nothing is told.
+
+A small share of ``python -m benchmarks.fuzz``, whose report is in docs/security.md.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
+import urllib.error
+import urllib.request
 from typing import Any
 
 import pytest
 from websockets.sync.client import connect
+
+from benchmarks import fuzz
 
 START = [[[100, 100], [200, 120], [260, 220], [180, 300]]]
 FIELDS = [
@@ -67,3 +75,66 @@ def test_every_message_is_answered(server, seed):
                 assert answer["code"] in ("invalid", "too_large"), (message, answer)
                 assert 5 < len(answer["message"]) < 250 and "Traceback" not in answer["message"]
     assert min(answers.values()) > 20
+
+
+def test_a_real_server_under_fire(tmp_path):
+    """Six hundred malformed inputs on all ways, beside forty connections that stall."""
+    with fuzz.served("tiny", fuzz.secret_folder(tmp_path)) as server:
+        report = asyncio.run(fuzz.attack(server, 600, seed=1, tell=lambda line: None))
+    assert not fuzz.judged(report, warm=0), "\n".join(fuzz.judged(report, warm=0)[:20])
+    assert report.cases == 600 and set(report.outcomes) == set(fuzz.WAYS)
+    # It reached what it was to reach: drawings were drawn, calls answered, frames refused, files looked for.
+    assert report.outcomes["live"]["done"] > 4 and report.outcomes["live"]["error invalid"] > 50
+    assert report.outcomes["api"]["200"] > 5 and report.outcomes["path"]["404"] > 20
+    assert report.outcomes["frames"]["closed 1002"] > 3 and report.outcomes["raw"]["400"] > 5
+
+
+def test_what_is_found_counts():
+    """The checks themselves: a leak, a missing policy, a server error and growth are faults."""
+    report = fuzz.Report()
+    attack = fuzz.Attack("127.0.0.1:1", report)
+    case = fuzz.Case("path", ("GET", "/x"))
+    safe = b"HTTP/1.1 404 Not Found\r\ncontent-security-policy: a\r\n\r\n"
+    assert attack.look(case, safe + b"Not Found", b"GET /x") == 404 and not report.faults
+    for answer in (
+        safe + b"Traceback (most recent call last)",
+        safe + b"root:x:0:0:root",
+        safe.replace(b"404", b"500"),
+    ):
+        attack.look(case, answer, b"GET /x")
+    attack.look(case, b"HTTP/1.1 200 OK\r\n\r\n", b"GET /x")
+    assert len(report.faults) == 4, report.faults
+    asked = f"GET {fuzz.ROOT}/x"
+    assert (
+        fuzz.leak(f"{fuzz.ROOT}/x is not here", asked) is None and fuzz.leak(f"{fuzz.ROOT}/app.py", "GET /") is not None
+    )
+    report.batches = [{"rss_mb": 100.0 + 60 * (k == 3), "files": 10, "threads": 5} for k in range(4)]
+    assert fuzz.judged(report, warm=1)[-1] == "rss_mb went from 100 to 160."
+
+
+def test_a_flood_is_slowed_down(tmp_path):
+    """With the limit that is on by default (here a smaller one), one address is told to wait; pages still come."""
+    with fuzz.served("tiny", fuzz.secret_folder(tmp_path), DUET_REQUESTS_PER_MINUTE="240") as server:
+        statuses, told = [], ""
+        for _ in range(100):
+            asked = urllib.request.Request(
+                f"http://{server.host}/gradio_api/call/models", b'{"data": []}', {"Content-Type": "application/json"}
+            )
+            try:
+                with urllib.request.urlopen(asked, timeout=20) as answer:
+                    statuses.append(answer.status)
+            except urllib.error.HTTPError as error:
+                statuses.append(error.code)
+                told = error.read().decode()
+                assert int(error.headers["Retry-After"]) >= 1 and error.headers["Content-Security-Policy"]
+        assert set(statuses) == {200, 429} and 50 <= statuses.count(200) < 95 and "slow down" in told
+        with connect(f"ws://{server.host}/live") as link:
+            codes = []
+            for number in range(10):
+                link.send(json.dumps({"id": number, "do": "guess", "strokes": START}))
+                answer = json.loads(link.recv(timeout=20))
+                codes.append(answer.get("code", answer["type"]))
+        assert "slow_down" in codes and set(codes) <= {"slow_down", "done"}, codes
+        for path in ("/", "/health", "/models"):
+            with urllib.request.urlopen(f"http://{server.host}{path}", timeout=20) as answer:
+                assert answer.status == 200
