@@ -27,6 +27,7 @@ from app.metrics import Metrics, metrics_route
 from app.middleware import FirstScript
 from app.page import FIRST, THEME, build, head
 from app.settings import Settings
+from app.sharing import share_routes
 from app.studio import Studio
 
 log = logging.getLogger(__name__)
@@ -128,6 +129,7 @@ def launch(studio: Studio, settings: Settings | None = None) -> Server:
         health_route(studio),
         *metrics_route(metrics, settings.metrics),
         *card_routes(studio),
+        *share_routes(),
     ]
     # uvicorn would trust every proxy on this machine, and Gradio hands on nothing but this variable.
     os.environ["FORWARDED_ALLOW_IPS"] = settings.trusted_proxies

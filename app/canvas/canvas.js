@@ -45,6 +45,7 @@
   const isEmpty = () => !drawing().length && !stroke;
 
   function commit(strokes) {
+    leaveLink();
     history = history.slice(0, now + 1).concat([strokes]);
     if (history.length > 200) history.shift();
     now = history.length - 1;
@@ -67,25 +68,51 @@
     } catch { /* damaged: start empty */ }
   }
 
-  // A drawing that came with the link; undo brings back one's own.
+  // A drawing that came with the link, and with it the endings one of which was taken; undo brings back one's own.
+  let linked = null; // {drawing, base, taken, shown, guessed, settings, notice, names, settled}
   function openLink() {
     const opened = window.doodleDuet.opened && window.doodleDuet.opened();
-    if (!opened) return;
-    if (opened.damaged) {
-      history.push([]);
+    if (!opened) return null;
+    if (opened.damaged) { // empty, but what is remembered stays
+      history = history.slice(0, now + 1).concat([[]]);
       now = history.length - 1;
-      warning = "say_damaged";
-      return;
+      warning = opened.version ? "say_version" : "say_damaged";
+      linked = { drawing: drawing() };
+      return opened;
     }
     commit(opened.strokes);
-    lastTime = { ...settings, ...opened.settings };
-    tell("say_opened");
+    linked = { ...opened, drawing: drawing(), base: opened.base || drawing() };
+    tell(opened.notice, opened.names);
+    return opened;
+  }
+  // What the link said still holds: nobody has drawn or chosen anything since.
+  const linkHolds = () => Boolean(linked && linked.settings && drawing() === linked.drawing && settings.mode === linked.settings.mode);
+  // The address says what is on the page, or nothing: a reload must not bring back what has been drawn over.
+  function leaveLink() {
+    if (!linked) return;
+    linked = null;
+    window.history.replaceState(window.history.state, "", location.pathname + location.search);
+  }
+  function heedLink() {
+    if (!linked || !linked.settings) return;
+    const same = Object.entries(linked.settings).every(([name, value]) => settings[name] === value);
+    if (same) linked.settled = true;
+    else if (linked.settled) leaveLink();
+  }
+  // The address was changed by hand, or by a link within the page.
+  function followLink() {
+    if (stroke) return;
+    const opened = openLink();
+    if (!opened) return;
+    think();
+    if (opened.settings) choose(opened.settings);
   }
   let warning = null; // shown until the next drawing
 
   function step(by, heard) {
     const to = now + by;
     if (to < 0 || to >= history.length || stroke) return;
+    leaveLink();
     now = to;
     remember();
     announce(heard);
@@ -256,9 +283,9 @@
 
   // What the network takes the drawing for, asked beside the endings; another answer than before asks for new ones.
   async function guessAgain() {
-    const base = drawing();
+    const base = linkHolds() ? linked.base : drawing(), then = drawing();
     const found = await window.doodleDuet.ask({ do: "guess", strokes: thinned(base) });
-    if (base !== drawing() || settings.category !== AUTO || !found || found.error) return;
+    if (then !== drawing() || settings.category !== AUTO || !found || found.error) return;
     showGuesses(found.found);
     if (found.found[0][0] !== guessed) { guessed = found.found[0][0]; think(false); }
   }
@@ -281,12 +308,17 @@
     if (settings.category !== AUTO || !drawing().length) { guessed = null; showGuesses(null); }
     const mode = modeNow();
     if (mode) { if (mode.change) mode.change("drawing"); refresh(); return; }
+    if (settings.category === AUTO && linkHolds() && !guessed) guessed = linked.guessed;
     if (settings.category === AUTO && drawing().length && guessing && !network().lacks.guess) guessAgain();
     if (!drawing().length) { tellState(); refresh(); return; }
     turn = {
       id: nextId++, kind: settings.mode === "vary" ? "vary" : "complete", base: drawing(), n: settings.n,
       done: false, shown: 0, taken: null, clock: 0,
     };
+    if (linkHolds()) {
+      const { base, shown, taken } = linked;
+      Object.assign(turn, { base, shown: Math.min(shown, turn.n - 1), taken: taken < turn.n ? taken : null });
+    }
     send(turn);
     tellState();
     refresh();
@@ -358,6 +390,7 @@
     if (!drawing().length) return tell("say_start");
     if (!turn || turn.error) return undefined;
     if (!turn.done) return tell("thinking", {}, "busy");
+    if (linkHolds()) return tell(linked.notice, linked.names);
     if (turn.kind === "vary") return tell("say_varied");
     return tell(turn.results.some((strokes) => strokes.length) ? "say_ready" : "say_finished");
   }
@@ -473,10 +506,12 @@
       // An ending that leaves the pad is seen whole: everything draws together a little.
       const ending = strokes.map((points) => ({ points })), wanted = inside([...drawing(), ...ending]);
       const view = turn.view || { scale: 1, shift: 0 }, ease = stillness.matches ? 1 : 0.15;
-      view.scale += (wanted.scale - view.scale) * ease;
-      view.shift += (wanted.shift - view.shift) * ease;
-      turn.view = view;
-      if (Math.abs(view.scale - wanted.scale) > 1e-3) redraw();
+      if (view.scale !== wanted.scale || view.shift !== wanted.shift) redraw();
+      // It comes to rest exactly there, whatever was seen before: the same link shows the same pixels.
+      const near = Math.abs(wanted.scale - view.scale) < 1e-3 && Math.abs(wanted.shift - view.shift) < 0.5;
+      turn.view = near ? wanted : {
+        scale: view.scale + (wanted.scale - view.scale) * ease, shift: view.shift + (wanted.shift - view.shift) * ease,
+      };
       context.globalAlpha = 0.9;
       ink(context, pad, partOf(strokes, turn.revealed).map((points) => ({ by: "net", points })));
       context.globalAlpha = 1;
@@ -520,7 +555,6 @@
       if (card.hidden) return;
       const strokes = (turn.results[k] || []).map((points) => ({ by: "net", points }));
       const canvas = card.querySelector("canvas");
-      const context = begin(canvas);
       const ended = Boolean(turn.ended[k]);
       const taken = turn.taken === k;
       card.disabled = !ended || !strokes.length;
@@ -533,6 +567,7 @@
           : taken ? "variation_taken" : "variation_n", { k: k + 1 }));
       card.querySelector(".duet-badge").textContent = taken ? say("taken")
         : endings && turn.shown === k ? say("on_pad") : "";
+      const context = begin(canvas); // once its frame is as wide as it will be
       if (!context) return;
       const all = endings ? [...turn.base, ...strokes] : strokes;
       const { scale, shift } = fit(all);
@@ -628,7 +663,8 @@
     guesses = element.querySelector(".duet-guesses");
     element.querySelector("[data-do=example]").addEventListener("click", example);
     recall();
-    openLink();
+    const opened = openLink();
+    if (opened && opened.settings) lastTime = { ...settings, ...opened.settings };
     connect();
     document.body.dataset.duetMode = settings.mode;
     if (drawing().length) think();
@@ -665,6 +701,7 @@
     }
     const before = { ...settings };
     Object.assign(settings, Object.fromEntries(Object.entries(changes).filter(([, value]) => value !== undefined)));
+    heedLink();
     const changed = Object.keys(settings).filter((name) => settings[name] !== before[name]);
     if (!changed.length || !pad) return;
     try { localStorage.setItem(KEPT, JSON.stringify(settings)); } catch { /* as for the drawing */ }
@@ -795,6 +832,13 @@
     lengthOf, partOf, colour, label, trace, showNetwork, SIDE, AUTO,
     strokes: drawing,
     put: (strokes) => { commit(strokes); announce("say_put"); think(); },
+    followLink,
+    // What a link must tell beside the drawing: endings of what, which one is shown or taken, and the guess.
+    turnNow: () => ({
+      taken: turn && !turn.error ? turn.taken : null, shown: turn ? turn.shown : 0, base: turn ? turn.base : drawing(),
+      guessed: settings.category === AUTO ? guessed : null,
+    }),
+    drawingNow: () => Boolean(stroke),
     still: () => stillness.matches,
     // For tests and curious people.
     drawing: () => drawing().map((s) => ({ by: s.by, points: s.points.map((p) => p.slice(0, 2)) })),
