@@ -1,0 +1,1 @@
+"""Short scripts to read with the paper in hand; see README.md."""
