@@ -138,6 +138,8 @@ class Person:
         while True:
             try:
                 link = await self.link(main)
+                if again:
+                    limit = max(limit, time.perf_counter() + PATIENT)
                 await link.send(text)
                 while True:
                     message = await asyncio.wait_for(link.recv(), max(limit - time.perf_counter(), 0.001))
@@ -168,7 +170,6 @@ class Person:
                 self.links[main] = None
                 again = True
                 seen["again"] += 1
-                limit = max(limit, time.perf_counter() + PATIENT)
 
     async def draw(self, end: float) -> None:
         await asyncio.sleep(float(self.dice.uniform(0.0, 2.0)))
