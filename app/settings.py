@@ -111,7 +111,7 @@ class Settings:
         300, lambda text: _count(text, 1, 100_000), "DUET_USERS", "most pages open at once; others are told it is full"
     )
     requests_per_minute: int = _setting(
-        1200,
+        6000,
         lambda text: _count(text, 0),
         "DUET_REQUESTS_PER_MINUTE",
         "requests a minute from one address, a quarter of them at once; 0: no limit",
@@ -161,13 +161,13 @@ def parser() -> argparse.ArgumentParser:
 def hosted(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """What is usual elsewhere than in :class:`Settings`: on a Hugging Face Space.
 
-    Visitors come through its proxies. With ZeroGPU, PyTorch claims a GPU that is there only inside a call which has
+    Visitors come through its proxies, mostly each from an address of their own. With ZeroGPU, PyTorch claims a GPU that is there only inside a call which has
     been granted one; small steps are the CPU's work anyway.
     """
     if environment.get("SYSTEM") != "spaces":
         return {}
     zero = environment.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
-    return {"trusted_proxies": PRIVATE} | ({"device": "cpu"} if zero else {})
+    return {"trusted_proxies": PRIVATE, "requests_per_minute": 1200} | ({"device": "cpu"} if zero else {})
 
 
 def from_arguments(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> Settings:

@@ -95,6 +95,7 @@ def test_help_and_the_docs_know_every_setting(capsys):
 
 def test_on_a_space_visitors_come_through_its_proxies_and_drawings_from_the_cpu():
     assert from_arguments([], {"SYSTEM": "spaces"}).trusted_proxies == settings.PRIVATE
+    assert from_arguments([], {"SYSTEM": "spaces"}).requests_per_minute < from_arguments([], {}).requests_per_minute
     assert from_arguments([], {"SYSTEM": "spaces"}).device == "auto"
     zero = {"SYSTEM": "spaces", "SPACES_ZERO_GPU": "true"}
     assert from_arguments([], zero).device == "cpu"
