@@ -87,32 +87,33 @@ class TrainConfig:
     """Share of w_kl at step 0."""
     kl_rate: float = 0.99997
     """R of the annealing."""
-    z_share: float = 0.4
+    z_share: float = 0.5
     """Share of each batch decoded with z; the rest learns to draw without."""
-    prefix_share: float = 0.25
+    prefix_share: float = 0.3
     """Share of those whose encoder sees only a random first part."""
-    dropout: float = 0.2
-    """Share of the decoder's outputs left out in training; without it validation rises after an hour."""
-    weight_dropout: float = 0.0
-    """Share of the decoder's recurrent weights left out, anew for each batch."""
+    dropout: float = 0.1
+    """Share of the decoder's outputs left out in training."""
+    weight_dropout: float = 0.3
+    """Share of the decoder's recurrent weights left out, anew for each batch; without any validation rises after an
+    hour (128,000 drawings)."""
     category_dropout: float = 0.1
     """Share of drawings shown without their category."""
     sampling_power: float = 0.6
     """Categories are drawn with chance count ** power."""
     max_points: int = 250
     """Longer drawings are left out."""
-    scale: float = 0.10
-    stretch: float = 0.06
-    rotate: float = 0.05
-    shear: float = 0.05
-    point_dropout: float = 0.05
-    mirror: float = 0.0
+    scale: float = 0.15
+    stretch: float = 0.12
+    rotate: float = 0.10
+    shear: float = 0.08
+    point_dropout: float = 0.08
+    mirror: float = 0.4
     drift: float = 0.0
     drift_share: float = 0.0
-    augment_share: float = 1.0
+    augment_share: float = 0.6
     """Augmentation; see quickdraw.Augmentation (where augment_share is share)."""
-    tell_changes: bool = False
-    """Tell the decoder in training how each drawing was changed (see Objective)."""
+    tell_changes: bool = True
+    """Tell the decoder in training how each drawing was changed (see Objective); needs categories."""
     seed: int = 0
     """Seed of weights, batches and noise."""
     device: str = "auto"
@@ -169,6 +170,10 @@ class TrainConfig:
             "rotate": 0.0,
             "shear": 0.0,
             "point_dropout": 0.10,
+            "mirror": 0.0,
+            "augment_share": 1.0,
+            "tell_changes": False,
+            "weight_dropout": 0.0,
             "architecture": SketchRNNConfig.paper(decoder_only=decoder_only),
         }
         return cls(**(settings | changes))
@@ -207,7 +212,7 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.config = model, config
         self.changes: nn.Sequential | None = None
-        if config.tell_changes and model.category is not None:
+        if config.tell_changes:
             # Without biases, so that no change is the zero vector.
             first = nn.Linear(quickdraw.N_CHANGES, CHANGES_SIZE, bias=False)
             last = nn.Linear(CHANGES_SIZE, model.config.category_size, bias=False)
@@ -324,6 +329,11 @@ class Trainer:
         # N_max is the longest of all splits, and one more row for the end.
         n_max = max(int(item.lengths.max()) for item in sets.values() if len(item)) + 1
         architecture = config.architecture
+        if config.tell_changes and not architecture.category_size:
+            raise TrainingError(
+                "Without a category embedding the network cannot be told how drawings were augmented; "
+                "add --no-tell-changes and --mirror 0."
+            )
         if architecture.category_size:
             architecture = dataclasses.replace(architecture, n_categories=len(self.categories))
         self.architecture = architecture

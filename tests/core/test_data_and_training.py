@@ -373,3 +373,10 @@ def test_downloads_go_on_are_checked_and_fail_clearly(tmp_path):
     for wrong in ("unicorn", "../cat"):
         with pytest.raises(download.DownloadError, match="no category"):
             download.fetch(wrong, folder=tmp_path)
+
+
+def test_changes_can_only_be_told_where_there_are_categories(tmp_path):
+    alone = SketchRNNConfig(category_size=0, decoder_size=8, encoder_size=4, z_size=2, n_mixtures=2)
+    with pytest.raises(TrainingError, match="--no-tell-changes"):
+        Trainer(config(tmp_path, architecture=alone))
+    Trainer(config(tmp_path, architecture=alone, tell_changes=False)).train_step()
