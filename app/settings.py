@@ -161,8 +161,8 @@ def parser() -> argparse.ArgumentParser:
 def hosted(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """What is usual elsewhere than in :class:`Settings`: on a Hugging Face Space.
 
-    Visitors come through its proxies, mostly each from an address of their own. With ZeroGPU, PyTorch claims a GPU that is there only inside a call which has
-    been granted one; small steps are the CPU's work anyway.
+    Visitors come through its proxies, mostly each from an address of their own. With ZeroGPU, PyTorch claims a GPU that
+    is there only inside a call which has been granted one; small steps are the CPU's work anyway.
     """
     if environment.get("SYSTEM") != "spaces":
         return {}
