@@ -200,6 +200,7 @@ API = st.tuples(
     st.one_of(*[BODIES.map(json.dumps)] * 5, JUNK.map(json.dumps), DEEP, HUGE),
     st.booleans(),
 )
+WELL = [(f"call/{name}", json.dumps(call_body(name, {}, {}, None)), True) for name in ORDER]
 
 ROUTES = [
     "/", "/live", "/health", "/metrics", "/models", "/models/tiny", "/share/svg", "/share/gif", "/config", "/theme.css",
@@ -391,11 +392,12 @@ def drawn(strategy: st.SearchStrategy[Any], n: int, seed: int) -> list[Any]:
 
 def cases(n: int, seed: int) -> list[Case]:
     """n inputs of all ways, mixed."""
-    found = [
-        Case(way, value)
-        for number, (way, (strategy, share)) in enumerate(WAYS.items())
-        for value in drawn(strategy, max(1, round(n * share)), seed * 100 + number)
-    ]
+    found = []
+    for number, (way, (strategy, share)) in enumerate(WAYS.items()):
+        values = drawn(strategy, max(1, round(n * share)), seed * 100 + number)
+        if way == "api":  # what Hypothesis draws hangs on its version; these calls are to be there and to succeed
+            values[: len(WELL)] = WELL[: len(values)]
+        found += [Case(way, value) for value in values]
     random.Random(seed).shuffle(found)
     return found
 
