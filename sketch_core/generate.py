@@ -39,7 +39,7 @@ BLENDS = {"strip": 2, "grid": 4, "sum": 3}
 """Ways to blend, and how many drawings each takes."""
 SPREAD = 0.5
 """Default of how far variations stray, in σ of z; at 1 fewer are still named as their originals."""
-GUIDANCE = 4.0
+GUIDANCE = 8.0
 """Default weight of what tells the category (or z) from drawings at large; see :class:`engine.SampleBatch`. Measured
 on free drawings at τ 0.4, named by the judge: 0.45 without and 0.69 with, where people's own reach 0.77."""
 MAX_GUIDANCE = 20.0
