@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from sketch_core import checkpoint as checkpoints
 from sketch_core import losses, strokes
 from sketch_core.device import choose_device
-from sketch_core.engine import PEN_DOWN, PEN_END, CpuEngine, Engine, Floats, State, draw_noise
+from sketch_core.engine import PEN_DOWN, PEN_END, PEN_LIFT, CpuEngine, Engine, Floats, State, draw_noise
 from sketch_core.kernels import CANDIDATES
 from sketch_core.mixture import Temperatures
 from sketch_core.mixture import temperatures as heat_of
@@ -41,11 +41,10 @@ SPREAD = 0.5
 """Default of how far variations stray, in σ of z; at 1 fewer are still named as their originals."""
 GUIDANCE = 8.0
 """Default weight of what tells the category (or z) from drawings at large; see :class:`engine.SampleBatch`. Measured
-on free drawings at τ 0.4, named by the judge: 0.45 without and 0.69 with, where people's own reach 0.77."""
+on free drawings at τ 0.4, named by the judge: 0.70 at 4 and 0.73 at 8, where people's own reach 0.77."""
 MAX_GUIDANCE = 20.0
 BEST_OF: dict[Kind, int] = {"vary": 6, "draw": 1, "complete": 1}
-"""How many are drawn for each that is shown, where drawings come whole anyway. Of variations (τ 0.3) in the 40
-best-filled categories the judge names 0.69 as it names the originals, and 0.66 without the choice."""
+"""How many are drawn for each that is shown, where drawings come whole anyway (docs/experiments.md)."""
 MAX_BEST_OF = 16
 
 
@@ -85,6 +84,8 @@ class _Plan:
     """Fit each finished drawing into this; its points can then only be told when it has ended."""
     fill: bool = False
     """Fit by growing as well as by shrinking."""
+    original: tuple[Floats, Callable[[Sequence[Floats]], tuple[Floats, Floats]]] | None = None
+    """(1, N_z) of what is varied, and how to have that of others (normalised stroke3): candidates are chosen by it."""
 
 
 class Job:
@@ -101,8 +102,10 @@ class Job:
         self.n = len(noise)
         self.best_of = best_of
         self._pens = [_Pen(k // best_of, plan) for k in range(self.n)]
+        self._original = plan.original
         self._gains = [0.0] * self.n
-        self._ended: dict[int, list[tuple[float, int, list[StreamRow]]]] = {}
+        self._offsets: list[list[tuple[float, float, float]]] = [[] for _ in range(self.n)]  # stroke3, normalised
+        self._ended: dict[int, dict[int, list[StreamRow]]] = {}  # of each drawing, its candidates
 
     @property
     def rows(self) -> int:
@@ -112,18 +115,27 @@ class Job:
     def move(self, k: int, dx: float, dy: float, pen: int, gain: float) -> list[StreamRow]:
         """Rows that a sampled point (normalised) of drawing k gives.
 
-        With ``best_of``, a drawing comes once all its candidates have ended: the one that has gained most over the
-        reference, which is the likeliest to be what was asked for.
+        With ``best_of``, a drawing comes once all its candidates have ended: of variations the one whose own μ is
+        nearest to the original's, of free drawings the one that has gained most over the reference. Either is the
+        likeliest to be what was asked for.
         """
         rows = self._pens[k].move(dx, dy, pen)
         if self.best_of == 1:
             return rows
         self._gains[k] += gain
         if pen != PEN_END:
+            self._offsets[k].append((dx, dy, float(pen == PEN_LIFT)))
             return []
-        ended = self._ended.setdefault(k // self.best_of, [])
-        ended.append((self._gains[k], -k, rows))
-        return max(ended)[2] if len(ended) == self.best_of else []
+        ended = self._ended.setdefault(k // self.best_of, {})
+        ended[k] = rows
+        return ended[self._best(sorted(ended))] if len(ended) == self.best_of else []
+
+    def _best(self, candidates: list[int]) -> int:
+        if self._original is None:
+            return max(candidates, key=lambda k: self._gains[k])
+        original, encode = self._original
+        mu, _ = encode([np.array(self._offsets[k], dtype=np.float32).reshape(-1, 3) for k in candidates])
+        return candidates[int(((mu - original) ** 2).sum(axis=1).argmin())]
 
 
 class Sketcher:
@@ -422,8 +434,8 @@ class Sketcher:
             raise ValueError(f"There is no {kind!r}; choose one of {', '.join(KINDS)}.")
         if not guidance:
             plan.reference = None
-        if plan.reference is None:
-            best_of = 1  # nothing to compare by
+        if plan.reference is None and plan.original is None:
+            best_of = 1  # nothing to choose by
         # Drawings in their order, and which row of the plan, which seed and which index of its noise each has.
         if grid:
             places = [(t, s) for t in range(len(given)) for s in range(len(seeds))]
@@ -534,7 +546,7 @@ class Sketcher:
         state = self.engine.start(self._condition(index, z, n))
         box = strokes.bounds(drawing)
         unit = self.scale_factor / strokes.fit_frame(drawing).scale
-        return _Plan(state, (0.0, 0.0), unit, True, self._without_z(n), box)
+        return _Plan(state, (0.0, 0.0), unit, True, self._without_z(n), box, original=(mu, self._encode))
 
     def _epsilon(self, n: int, seeds: Sequence[int]) -> NDArray[np.float64]:
         """(n for each seed, N_z) of N(0, I)."""
@@ -598,10 +610,13 @@ class Sketcher:
         Raises:
             ValueError: the checkpoint has no encoder.
         """
-        rows = [self._stroke3(drawing) for drawing in drawings]
-        lengths = np.array([len(item) for item in rows])
+        return self._encode([self._stroke3(drawing) for drawing in drawings], self.scale_factor)
+
+    def _encode(self, rows: Sequence[Floats], scale_factor: float = 1.0) -> tuple[Floats, Floats]:
+        """As :meth:`encode`, of stroke3 that ``scale_factor`` normalises."""
+        lengths = np.array([max(len(item), 1) for item in rows])
         points = np.stack(
-            [strokes.to_stroke5(item, scale_factor=self.scale_factor, n_max=int(lengths.max())) for item in rows]
+            [strokes.to_stroke5(item, scale_factor=scale_factor, n_max=int(lengths.max())) for item in rows]
         )
         with torch.inference_mode():
             mu, sigma_hat = self.model.encode(

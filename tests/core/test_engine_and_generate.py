@@ -273,7 +273,7 @@ def test_a_single_dot_can_be_completed(tiny_sketcher):
 
 
 def test_the_best_of_several_is_the_one_that_gained_most(tiny_sketcher):
-    candidates = tiny_sketcher.draw("dog", n=6, seed=4)
+    candidates = tiny_sketcher.draw("dog", n=6, seed=4, guidance=4.0)
     noise = [draw_noise(4, k, tiny_sketcher.source.n_max, CANDIDATES) for k in range(6)]
     gains = np.zeros(6)
     for step in tiny_sketcher.engine.sample(
@@ -285,10 +285,44 @@ def test_the_best_of_several_is_the_one_that_gained_most(tiny_sketcher):
         allow_empty=False,
     ):
         gains[step.rows] += step.gains
-    chosen = tiny_sketcher.draw("dog", n=2, seed=4, best_of=3)
+    chosen = tiny_sketcher.draw("dog", n=2, seed=4, best_of=3, guidance=4.0)
     assert len(chosen) == 2
     for slot in range(2):
         same(chosen[slot], candidates[3 * slot + int(gains[3 * slot : 3 * slot + 3].argmax())])
+
+
+def test_the_best_of_several_variations_is_the_one_nearest_to_the_original(tiny_sketcher, half_cat):
+    """Its z is, of all six that the noise gives; without guidance too, which that choice does not need."""
+    unit = tiny_sketcher.scale_factor / strokes.fit_frame(half_cat).scale
+    for guidance in (0.0, 4.0):
+        options = {"n": 1, "seed": 5, "temperature": 0.8, "guidance": guidance, "spread": 0.0}
+        every = tiny_sketcher.prepare("vary", half_cat, best_of=6, **options)
+        every.best_of = 1  # all six, as they come
+        for k, pen in enumerate(every._pens):
+            pen.k, pen.plan.box = k, None
+        rows = [[] for _ in range(6)]
+        for step in tiny_sketcher.engine.sample(
+            every.state,
+            every.noise,
+            every.temperatures,
+            reference=every.reference,
+            guidance=guidance,
+            allow_empty=False,
+        ):
+            for k, (dx, dy), pen in zip(step.rows, step.offsets, step.pens, strict=True):
+                if pen != PEN_END:
+                    rows[k].append((dx, dy, pen == 1))
+        original, encode = every._original
+        mu, _ = encode([np.array(item, dtype=np.float32) for item in rows])
+        distances = ((mu - original) ** 2).sum(axis=1)
+        (chosen,) = tiny_sketcher.vary(half_cat, best_of=6, **options)
+        best = np.array(rows[int(distances.argmin())])
+        drawn = np.concatenate(chosen)
+        moved = np.diff(drawn, axis=0)
+        expected = best[:, :2] * unit
+        assert len(drawn) == len(best) + 1 and np.ptp(distances) > 0
+        scale = np.abs(moved).max() / np.abs(expected).max()  # it is shrunk into the original's place
+        np.testing.assert_allclose(moved, expected * scale, atol=1e-3 * unit)
 
 
 def test_gains_are_the_log_ratio_of_the_two_readers(tiny_sketcher):
