@@ -16,6 +16,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from sketch_core import render
+from sketch_core.generate import GUIDANCE
 from tests.conftest import needs
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -64,7 +65,7 @@ def test_what_is_left_out_has_its_usual_value(client, tiny_sketcher):
     expected = tiny_sketcher.complete(drawings, None, canvas=512.0)
     got = client.predict(strokes=START, api_name="/complete")
     assert [[len(stroke) for stroke in drawing] for drawing in got] == [[len(s) for s in d] for d in expected]
-    cats = [client.predict(strokes=START, category="cat", guidance=g, api_name="/complete") for g in (0, 4, 20)]
+    cats = [client.predict(strokes=START, category="cat", guidance=g, api_name="/complete") for g in (0, GUIDANCE, 20)]
     assert (
         cats[1] == client.predict(strokes=START, category="cat", api_name="/complete") and cats[0] != cats[1] != cats[2]
     )
