@@ -46,6 +46,8 @@ MAX_GUIDANCE = 20.0
 BEST_OF: dict[Kind, int] = {"vary": 6, "draw": 1, "complete": 1}
 """How many are drawn for each that is shown, where drawings come whole anyway (docs/experiments.md)."""
 MAX_BEST_OF = 16
+PADDED_TO = 16
+"""Drawings are encoded in lengths of multiples of this: PyTorch keeps some memory for each shape that it has seen."""
 
 
 _known_noise = functools.lru_cache(maxsize=256)(draw_noise)  # a page asks for the same seed again at each stroke
@@ -615,9 +617,8 @@ class Sketcher:
     def _encode(self, rows: Sequence[Floats], scale_factor: float = 1.0) -> tuple[Floats, Floats]:
         """As :meth:`encode`, of stroke3 that ``scale_factor`` normalises."""
         lengths = np.array([max(len(item), 1) for item in rows])
-        points = np.stack(
-            [strokes.to_stroke5(item, scale_factor=scale_factor, n_max=int(lengths.max())) for item in rows]
-        )
+        n_max = -(-int(lengths.max()) // PADDED_TO) * PADDED_TO
+        points = np.stack([strokes.to_stroke5(item, scale_factor=scale_factor, n_max=n_max) for item in rows])
         with torch.inference_mode():
             mu, sigma_hat = self.model.encode(
                 torch.from_numpy(points).to(self.device), torch.from_numpy(lengths).to(self.device)
