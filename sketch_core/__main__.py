@@ -235,6 +235,10 @@ def _add_evaluate(commands: Any) -> None:
     parser.add_argument("--draw", type=int, default=2, help="free drawings a category for the share that ends [2]")
     parser.add_argument("--temperature", type=float, default=0.4, help="temperature of those [0.4]")
     parser.add_argument("--recognition", action="store_true", help="let the judge name drawings, endings, variations")
+    parser.add_argument("--named", type=int, default=5, help="drawings of each category that the judge names [5]")
+    parser.add_argument(
+        "--best", action="store_true", help="the judge names those of the 40 best-filled categories only"
+    )
     parser.add_argument("--guesses", action="store_true", help="how often the network itself guesses the category")
     parser.add_argument("--judge", metavar="DIR", help="the judge's folder [benchmarks/judge-345]")
     parser.add_argument(
@@ -270,7 +274,13 @@ def run_evaluate(options: argparse.Namespace) -> None:
     if options.recognition:
         heats = options.temperatures or (0.25, 0.4)
         results["recognition"] = recognition.measure(
-            sketcher, Judge.load(options.judge), sets[options.split], free=heats, endings=heats
+            sketcher,
+            Judge.load(options.judge),
+            sets[options.split],
+            per_category=options.named,
+            only_best=options.best,
+            free=heats,
+            endings=heats,
         )
     if options.guesses:
         results["guesses"] = recognition.guesses(sketcher, sets[options.split])

@@ -53,6 +53,7 @@ def measure(
     variations: Sequence[float] = (0.3,),
     retrieval: bool = True,
     n_best: int = 40,
+    only_best: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
     """How often a judge names drawings by their true category, real ones first: the ceiling.
@@ -63,19 +64,23 @@ def measure(
         free, endings, variations: temperatures to try each at; none to leave it out.
         retrieval: whether to also look up each drawing's z among the z of all reconstructions.
         n_best: how many of the best-filled categories get figures of their own ("best").
+        only_best: leave all other categories out, which leaves time for more drawings of these.
 
     Returns:
         Nested figures: ``top1`` and ``top5`` are shares of drawings (the judge chooses among all categories),
         for "all" categories and for the "best" filled.
     """
     best = set(best_filled(drawings, n_best))
+    drawn_names = [name for name in sketcher.categories if name in best or not only_best]
     real = drawings.per_category(per_category, seed)
+    if only_best:
+        real = real.subset([i for i, label in enumerate(real.labels) if real.categories[label] in best])
     names = [real.categories[label] for label in real.labels]
     originals = [strokes.from_stroke3(rows) for rows in real.stroke3]
     in_best = np.array([name in best for name in names])
 
     def figures(ranks: NDArray[np.int64], chosen: NDArray[np.bool_]) -> dict[str, dict[str, float]]:
-        groups = {"all": ranks, "best": ranks[chosen]}
+        groups = {"best": ranks[chosen]} if only_best else {"all": ranks, "best": ranks[chosen]}
         return {
             group: {
                 "top1": round(float((items < 1).mean()), 4),
@@ -94,9 +99,9 @@ def measure(
     }
     for heat in free:
         drawn: list[strokes.Drawing] = []
-        for name in sketcher.categories:
+        for name in drawn_names:
             drawn += sketcher.draw(name, heat, per_category, seed)
-        free_names = [name for name in sketcher.categories for _ in range(per_category)]
+        free_names = [name for name in drawn_names for _ in range(per_category)]
         ranks = judge.ranks(drawn, free_names)
         result.setdefault("free", {})[str(heat)] = figures(ranks, np.array([name in best for name in free_names]))
     if endings:
@@ -119,9 +124,10 @@ def measure(
         found = figures(ranks, in_best)
         named = real_ranks == 0
         for group, chosen in (("all", named), ("best", named & in_best)):
-            if chosen.any():
+            if group in found and chosen.any():
                 # Only where the judge knows the original can it tell whether a variation kept the category.
                 found[group]["kept"] = round(float((ranks[chosen] == 0).mean()), 4)
+                found[group]["kept_of"] = int(chosen.sum())
         result.setdefault("variations", {})[str(heat)] = found
     if retrieval:
         result["retrieval"] = retrieved(sketcher, originals, names, seed=seed)
@@ -187,13 +193,17 @@ def table(found: dict[str, Any]) -> str:
         rows.append(("first halves alone", found["halves"]))
     rows += [(f"endings of halves, tau {heat}", figures) for heat, figures in found.get("endings", {}).items()]
     rows += [(f"variations, tau {heat}", figures) for heat, figures in found.get("variations", {}).items()]
-    lines = [f"{'named by the judge, top 1 / top 5':<34}{'all':>16}{found['n_best']:>8} best filled"]
+    groups = [group for group in ("all", "best") if group in found["real"]]
+    heads = {"all": "all", "best": f"{found['n_best']} best filled"}
+    lines = ["named by the judge, top 1 / top 5".ljust(34) + "".join(f"{heads[group]:>20}" for group in groups)]
     for name, figures in rows:
-        cells = [f"{figures[group]['top1']:.3f} / {figures[group]['top5']:.3f}" for group in ("all", "best")
-                 if group in figures]  # fmt: skip
-        kept = figures.get("all", {}).get("kept")
-        note = f"   kept where the original is named right: {kept:.3f}" if kept is not None else ""
-        lines.append(f"{name:<34}" + "".join(f"{cell:>20}" for cell in cells) + note)
+        cells = "".join(f"{figures[group]['top1']:>12.3f} / {figures[group]['top5']:.3f}" for group in groups)
+        lines.append(name.ljust(34) + cells)
+    for heat, figures in found.get("variations", {}).items():
+        kept = [f"{figures[group]['kept']:>11.3f} of {figures[group]['kept_of']:<5}" for group in groups
+                if "kept" in figures[group]]  # fmt: skip
+        if kept:
+            lines.append(f"kept where named rightly, tau {heat}".ljust(34) + "".join(f"{cell:>20}" for cell in kept))
     if "retrieval" in found:
         lines.append(
             "a drawing's z nearest to that of its own reconstruction: "

@@ -107,3 +107,38 @@ def test_guesses_are_counted(tiny_sketcher, tmp_path):
     found = recognition.guesses(tiny_sketcher, drawings, shares=(0.5, 1.0), n_best=1)
     assert set(found) == {"0.5", "1"} and set(found["1"]) == {"all", "best"}
     assert found["1"]["all"]["top5"] == 1.0, "there are but a few categories"
+
+
+class OnlyCats:
+    """A judge that calls everything a cat."""
+
+    info: dict[str, str] = {}
+
+    def ranks(self, drawings, names):
+        assert len(drawings) == len(names)
+        return np.array([0 if name == "cat" else 7 for name in names])
+
+
+@pytest.mark.parametrize("only_best", [False, True])
+def test_what_a_judge_names_is_counted(tiny_sketcher, tmp_path, only_best):
+    from sketch_core import quickdraw, recognition
+    from tests.conftest import write_npz
+
+    for name, n in (("cat", 9), ("dog", 6)):
+        write_npz(tmp_path / f"{name}.npz", n)
+    drawings = quickdraw.load_sets(str(tmp_path), ["cat", "dog"], ("train",))["train"]
+    found = recognition.measure(
+        tiny_sketcher, OnlyCats(), drawings, per_category=3, n_best=1, only_best=only_best, retrieval=not only_best
+    )
+    cats = {"top1": 1.0, "top5": 1.0, "drawings": 3}
+    assert found["real"]["best"] == found["free"]["0.25"]["best"] == found["endings"]["0.25"]["best"] == cats
+    assert found["variations"]["0.3"]["best"] == cats | {"kept": 1.0, "kept_of": 3}
+    printed = recognition.table(found)
+    assert "1.000 of 3" in printed and "1 best filled" in printed
+    if only_best:
+        assert "all" not in found["real"] and " all" not in printed
+    else:
+        free = found["free"]["0.25"]["all"]
+        assert free["drawings"] == 3 * len(tiny_sketcher.categories) and 0 < free["top1"] < 1
+        assert found["real"]["all"] == {"top1": 0.5, "top5": 0.5, "drawings": 6}
+        assert found["retrieval"]["among"] == 6
