@@ -20,8 +20,7 @@ import sketch_core
 from sketch_core.device import choose_device
 from sketch_core.engine import CpuEngine, Engine, draw_noise
 from sketch_core.generate import GUIDANCE, Sketcher
-from sketch_core.kernels import CANDIDATES
-from sketch_core.mixture import temperatures
+from sketch_core.mixture import CANDIDATES, temperatures
 from sketch_core.torch_engine import TorchEngine
 
 Points = list[tuple[list[int], np.ndarray, list[int]]]

@@ -32,8 +32,7 @@ import sketch_core
 from benchmarks.plain import PlainDecoder
 from sketch_core.engine import CpuEngine, draw_noise
 from sketch_core.generate import GUIDANCE, Sketcher
-from sketch_core.kernels import CANDIDATES
-from sketch_core.mixture import temperatures
+from sketch_core.mixture import CANDIDATES, temperatures
 
 HERE = Path(__file__).resolve().parent
 

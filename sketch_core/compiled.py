@@ -16,8 +16,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic as numba_intrinsic
 
-from sketch_core.kernels import CANDIDATES, DENSITY_FLOOR
-from sketch_core.mixture import MAX_LOG_SIGMA, MAX_RHO
+from sketch_core.mixture import CANDIDATES, MAX_LOG_SIGMA, MAX_RHO, RATIO_FLOOR
 from sketch_core.model import POSITION_SCALE
 
 # What may be reordered, so that sums use whole vectors; infinities and NaN keep their meaning.
@@ -102,7 +101,7 @@ def prepare(y, m, min_log_sigma, mixture):
 
 @compiled
 def density(mixture, dx, dy):
-    total = DENSITY_FLOOR
+    total = RATIO_FLOOR
     for j in range(mixture.shape[1]):
         x, y, rho = (dx - mixture[1, j]) * mixture[3, j], (dy - mixture[2, j]) * mixture[4, j], mixture[5, j]
         squared = (x * x + y * y - 2.0 * rho * x * y) / (1.0 - rho * rho)

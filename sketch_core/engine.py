@@ -24,8 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from sketch_core import kernels
-from sketch_core.kernels import CANDIDATES, DENSITY_FLOOR
-from sketch_core.mixture import MAX_LOG_SIGMA, MAX_RHO, MIN_LOG_SIGMA, Temperatures
+from sketch_core.mixture import CANDIDATES, MAX_LOG_SIGMA, MAX_RHO, MIN_LOG_SIGMA, RATIO_FLOOR, Temperatures
 from sketch_core.model import POSITION_SCALE, SketchRNNConfig
 from sketch_core.strokes import START_TOKEN
 
@@ -841,7 +840,7 @@ def _density(y: Floats, offsets: Floats, min_log_sigma: float) -> Floats:
     dx, dy = (offsets[:, :, 0:1] - mu_x) * np.exp(-log_x), (offsets[:, :, 1:2] - mu_y) * np.exp(-log_y)  # (B, K, M)
     squared = (dx * dx + dy * dy - 2.0 * rho * dx * dy) / rest
     norm = pi[:, None] * np.exp(-log_x - log_y) / (2.0 * np.pi * np.sqrt(rest))
-    density: Floats = (norm * np.exp(-0.5 * squared)).sum(axis=2) + np.float32(DENSITY_FLOOR)
+    density: Floats = (norm * np.exp(-0.5 * squared)).sum(axis=2) + np.float32(RATIO_FLOOR)
     return density
 
 

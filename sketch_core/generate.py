@@ -23,8 +23,7 @@ from sketch_core import checkpoint as checkpoints
 from sketch_core import losses, strokes
 from sketch_core.device import choose_device
 from sketch_core.engine import PEN_DOWN, PEN_END, PEN_LIFT, CpuEngine, Engine, Floats, State, draw_noise
-from sketch_core.kernels import CANDIDATES
-from sketch_core.mixture import Temperatures
+from sketch_core.mixture import CANDIDATES, Temperatures
 from sketch_core.mixture import temperatures as heat_of
 from sketch_core.prefix import Prefix, PrefixReader
 from sketch_core.strokes import FRAME_SIZE, Drawing

@@ -39,11 +39,6 @@ rows, and h (B, T, H) before each into outputs."""
 rdp_keep: Callable[..., None] | None = None
 """rdp_keep(points, epsilon, keep): which of points (N, 2), float64, stay, into keep (N,); see :func:`strokes.rdp`."""
 
-CANDIDATES = 8
-"""Points that a guided step chooses from."""
-DENSITY_FLOOR = 1e-6
-"""Added to densities that are compared, so that a point foreseen by neither network weighs nothing."""
-
 
 def reads_half() -> bool:
     """Whether this CPU turns half precision into single in hardware; elsewhere the compiler would call a library that

@@ -21,6 +21,10 @@ MIN_LOG_SIGMA = -9.0
 # Added inside the log of L_s, as in the paper's code: caps one point's loss at 13.8 nats, so that single
 # outliers do not dominate.
 DENSITY_FLOOR = 1e-6
+# Points that a guided step chooses from, and what is added to the densities that it compares, so that a point
+# foreseen by neither reader weighs nothing.
+CANDIDATES = 8
+RATIO_FLOOR = 1e-6
 
 
 class Mixture(NamedTuple):

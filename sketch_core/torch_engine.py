@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sketch_core.engine import PEN_END, PEN_GUIDANCE, PEN_STATES, Engine, Floats, State, Step, gate_order
-from sketch_core.kernels import CANDIDATES, DENSITY_FLOOR
-from sketch_core.mixture import MAX_LOG_SIGMA, MAX_RHO, MIN_LOG_SIGMA, Temperatures
+from sketch_core.mixture import CANDIDATES, MAX_LOG_SIGMA, MAX_RHO, MIN_LOG_SIGMA, RATIO_FLOOR, Temperatures
 from sketch_core.model import POSITION_SCALE, SketchRNNConfig
 from sketch_core.strokes import START_TOKEN
 
@@ -474,7 +473,7 @@ def _density(y: Tensor, offsets: Tensor, min_log_sigma: float) -> Tensor:
     rest = 1.0 - rho * rho
     squared = (dx * dx + dy * dy - 2.0 * rho * dx * dy) / rest
     norm = torch.softmax(pi, 2) * torch.exp(-log_x - log_y) / (2.0 * np.pi * torch.sqrt(rest))
-    return (norm * torch.exp(-0.5 * squared)).sum(dim=2) + DENSITY_FLOOR
+    return (norm * torch.exp(-0.5 * squared)).sum(dim=2) + RATIO_FLOOR
 
 
 def _choose(logits: Tensor, uniform: Tensor) -> Tensor:

@@ -10,8 +10,7 @@ from sketch_core import engine as engines
 from sketch_core import losses, prefix, strokes
 from sketch_core.engine import PEN_END, CpuEngine, draw_noise, sample_guided, sample_point
 from sketch_core.generate import CategoryError, Sketcher
-from sketch_core.kernels import CANDIDATES
-from sketch_core.mixture import temperatures
+from sketch_core.mixture import CANDIDATES, temperatures
 from sketch_core.torch_engine import TorchEngine
 
 
