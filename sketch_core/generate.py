@@ -85,8 +85,9 @@ class _Plan:
     """Fit each finished drawing into this; its points can then only be told when it has ended."""
     fill: bool = False
     """Fit by growing as well as by shrinking."""
-    original: tuple[Floats, Callable[[Sequence[Floats]], tuple[Floats, Floats]]] | None = None
-    """(1, N_z) of what is varied, and how to have that of others (normalised stroke3): candidates are chosen by it."""
+    choose: Callable[[Sequence[Floats]], int] | None = None
+    """Which of several candidates (normalised stroke3) to show; without it, the one that gained most over the
+    reference."""
 
 
 class Job:
@@ -103,10 +104,12 @@ class Job:
         self.n = len(noise)
         self.best_of = best_of
         self._pens = [_Pen(k // best_of, plan) for k in range(self.n)]
-        self._original = plan.original
+        self._choose = plan.choose
         self._gains = [0.0] * self.n
         self._offsets: list[list[tuple[float, float, float]]] = [[] for _ in range(self.n)]  # stroke3, normalised
         self._ended: dict[int, dict[int, list[StreamRow]]] = {}  # of each drawing, its candidates
+        self.undecided: list[int] = []
+        """Drawings whose candidates have all ended, for :meth:`decide`."""
 
     @property
     def rows(self) -> int:
@@ -116,9 +119,7 @@ class Job:
     def move(self, k: int, dx: float, dy: float, pen: int, gain: float) -> list[StreamRow]:
         """Rows that a sampled point (normalised) of drawing k gives.
 
-        With ``best_of``, a drawing comes once all its candidates have ended: of variations the one whose own μ is
-        nearest to the original's, of free drawings the one that has gained most over the reference. Either is the
-        likeliest to be what was asked for.
+        With ``best_of`` there are none: once all candidates of a drawing have ended, it stands in ``undecided``.
         """
         rows = self._pens[k].move(dx, dy, pen)
         if self.best_of == 1:
@@ -129,14 +130,22 @@ class Job:
             return []
         ended = self._ended.setdefault(k // self.best_of, {})
         ended[k] = rows
-        return ended[self._best(sorted(ended))] if len(ended) == self.best_of else []
+        if len(ended) == self.best_of:
+            self.undecided.append(k // self.best_of)
+        return []
 
-    def _best(self, candidates: list[int]) -> int:
-        if self._original is None:
-            return max(candidates, key=lambda k: self._gains[k])
-        original, encode = self._original
-        mu, _ = encode([np.array(self._offsets[k], dtype=np.float32).reshape(-1, 3) for k in candidates])
-        return candidates[int(((mu - original) ** 2).sum(axis=1).argmin())]
+    def decide(self, drawing: int) -> list[StreamRow]:
+        """Rows of the best candidate of a drawing that was ``undecided``.
+
+        Of free drawings it is the one that gained most over the reference, of variations see
+        :meth:`Sketcher.likest`; that takes some milliseconds and may be done in any thread.
+        """
+        ended = self._ended.pop(drawing)
+        candidates = sorted(ended)
+        if self._choose is None:
+            return ended[max(candidates, key=lambda k: self._gains[k])]
+        offsets = [np.array(self._offsets[k], dtype=np.float32).reshape(-1, 3) for k in candidates]
+        return ended[candidates[self._choose(offsets)]]
 
 
 class Sketcher:
@@ -435,7 +444,7 @@ class Sketcher:
             raise ValueError(f"There is no {kind!r}; choose one of {', '.join(KINDS)}.")
         if not guidance:
             plan.reference = None
-        if plan.reference is None and plan.original is None:
+        if plan.reference is None and plan.choose is None:
             best_of = 1  # nothing to choose by
         # Drawings in their order, and which row of the plan, which seed and which index of its noise each has.
         if grid:
@@ -489,6 +498,8 @@ class Sketcher:
                 step.rows.tolist(), step.offsets.tolist(), step.pens.tolist(), step.gains.tolist(), strict=True
             )
             rows = [row for k, (dx, dy), pen, gain in points for row in job.move(k, dx, dy, pen, gain)]
+            while job.undecided:
+                rows += job.decide(job.undecided.pop(0))
             if rows:
                 yield rows
 
@@ -547,7 +558,30 @@ class Sketcher:
         state = self.engine.start(self._condition(index, z, n))
         box = strokes.bounds(drawing)
         unit = self.scale_factor / strokes.fit_frame(drawing).scale
-        return _Plan(state, (0.0, 0.0), unit, True, self._without_z(n), box, original=(mu, self._encode))
+        choose = functools.partial(self.likest, mu[0], index)
+        return _Plan(state, (0.0, 0.0), unit, True, self._without_z(n), box, choose=choose)
+
+    def likest(self, mu: Floats, index: int, candidates: Sequence[Floats]) -> int:
+        """Which of some variations to show: like the original first, then recognisable.
+
+        Half of the candidates, whose own μ is nearest to the original's, stay; of those the one that is likeliest
+        to be of its category, by log p(drawing | category) - log p(drawing | any). Measured on validation drawings
+        in docs/experiments.md.
+
+        Args:
+            mu: (N_z,) of the original.
+            index: its category's; "any", or a network that cannot do without z, leaves it at the nearest.
+            candidates: normalised stroke3 of each.
+        """
+        own, _ = self._encode(candidates)
+        order = ((own - mu) ** 2).sum(axis=1).argsort(kind="stable")
+        any_index = self.source.architecture.n_categories
+        if index == any_index or self.source.needs_z:
+            return int(order[0])
+        near = order[: -(-len(order) // 2)]
+        offset, pen = self._losses([candidates[k] for k in near] * 2, np.repeat([index, any_index], len(near)))
+        named, unnamed = (offset + pen).sum(axis=1).reshape(2, len(near))
+        return int(near[(named - unnamed).argmin()])
 
     def _epsilon(self, n: int, seeds: Sequence[int]) -> NDArray[np.float64]:
         """(n for each seed, N_z) of N(0, I)."""
@@ -667,22 +701,28 @@ class Sketcher:
         for begin in range(0, len(order), batch_size):
             chosen = order[begin : begin + batch_size]
             n = lengths[chosen]
-            target = np.stack(
-                [strokes.to_stroke5(rows[i], scale_factor=self.scale_factor, n_max=int(n.max()) + 1) for i in chosen]
-            )
-            start = np.broadcast_to(strokes.START_TOKEN, (len(chosen), 1, 5))
-            previous = np.concatenate([start, target[:, :-1]], axis=1)
-            with torch.inference_mode():
-                tensors = [torch.from_numpy(array).to(self.device) for array in (previous, target, n, labels[chosen])]
-                y = self.model(tensors[0], None, tensors[3] if self.model.category is not None else None)
-                steps = losses.step_losses(y.float(), tensors[1], tensors[2], min_sigma=self.model.config.min_sigma)
+            offset, pen = self._losses([rows[i] for i in chosen], labels[chosen], self.scale_factor)
             first = np.floor(given * n).astype(np.int64)  # (B,)
-            later = np.arange(target.shape[1]) >= first[:, None]
-            offset = (steps.offset.double().cpu().numpy() * later).sum(axis=1)
-            pen = (steps.pen.double().cpu().numpy() * later).sum(axis=1)
-            result[chosen, 0] = offset + 2.0 * math.log(self.scale_factor) * (n - first) + pen
+            later = np.arange(offset.shape[1]) >= first[:, None]
+            surprise = ((offset + pen) * later).sum(axis=1)
+            result[chosen, 0] = surprise + 2.0 * math.log(self.scale_factor) * (n - first)
             result[chosen, 1] = n - first + 1
         return result
+
+    def _losses(
+        self, rows: Sequence[Floats], labels: NDArray[np.int64], scale_factor: float = 1.0
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """L_s and L_p of each step without z, (B, T) each, of stroke3 that ``scale_factor`` normalises."""
+        lengths = np.array([len(item) for item in rows], dtype=np.int64)
+        n_max = -(-(int(lengths.max()) + 1) // PADDED_TO) * PADDED_TO
+        target = np.stack([strokes.to_stroke5(item, scale_factor=scale_factor, n_max=n_max) for item in rows])
+        start = np.broadcast_to(strokes.START_TOKEN, (len(rows), 1, 5))
+        previous = np.concatenate([start, target[:, :-1]], axis=1)
+        with torch.inference_mode():
+            tensors = [torch.from_numpy(array).to(self.device) for array in (previous, target, lengths, labels)]
+            y = self.model(tensors[0], None, tensors[3] if self.model.category is not None else None)
+            steps = losses.step_losses(y.float(), tensors[1], tensors[2], min_sigma=self.model.config.min_sigma)
+        return steps.offset.double().cpu().numpy(), steps.pen.double().cpu().numpy()
 
 
 def slerp(a: NDArray[Any], b: NDArray[Any], share: float) -> NDArray[Any]:

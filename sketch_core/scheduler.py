@@ -8,13 +8,14 @@ time, so nobody waits for another's end; beyond ``max_rows`` requests wait in li
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import torch
@@ -63,6 +64,7 @@ class _Ticket:
     cancelled: Callable[[], bool]
     future: Future[None] = field(default_factory=Future)
     unfinished: int = 0
+    """Its drawings that have not ended, and those that have not been decided upon."""
     numbers: list[int] = field(default_factory=list)
     """Of its drawings in the batch."""
     news: list[StreamRow] = field(default_factory=list)
@@ -96,6 +98,9 @@ class Scheduler:
         self._waiting: deque[_Ticket] = deque()
         self._running: list[_Ticket] = []
         self._owners: dict[int, tuple[_Ticket, int]] = {}  # number in the batch: request, which of its drawings
+        self._decided: deque[tuple[_Ticket, Future[list[StreamRow]]]] = deque()
+        # Choosing among candidates reads them again, for milliseconds in which everybody else would stand still.
+        self._choosers = ThreadPoolExecutor(1, "chooser", initializer=torch.set_num_threads, initargs=(1,))
         self._changed = threading.Condition()
         self._closed = self._dropping = False
         self._thread = threading.Thread(target=self._work, name="scheduler", daemon=True)
@@ -153,11 +158,12 @@ class Scheduler:
         torch.set_num_threads(self.threads)  # of this thread's products alone
         while True:
             with self._changed:
-                while not self._waiting and not self._running and not self._closed:
+                while not self._something_to_do():
                     self._changed.wait()
                 if self._dropping:
                     self._drop_all(BusyError("The server is stopping."))
                 if self._closed and not self._waiting and not self._running:
+                    self._choosers.shutdown(wait=False)
                     return
                 self._admit()
             began = time.perf_counter()
@@ -169,12 +175,16 @@ class Scheduler:
                     self._drop_all(error)
             self.statistics.busy_seconds += time.perf_counter() - began
 
+    def _something_to_do(self) -> bool:
+        over = self._closed and (self._dropping or not self._running)
+        return bool(self._waiting or self._batch.cell_rows or self._decided or over)
+
     def _admit(self) -> None:
         """Let requests join as long as there is room; the lock is held."""
         while self._waiting:
             ticket = self._waiting[0]
             job = ticket.job
-            if self._running and self._batch.cell_rows + job.rows > self.max_rows:
+            if self._batch.cell_rows and self._batch.cell_rows + job.rows > self.max_rows:
                 return
             self._waiting.popleft()
             if ticket.cancelled():
@@ -198,16 +208,18 @@ class Scheduler:
             self._batch.drop([number for ticket in gone for number in ticket.numbers])
             for ticket in gone:
                 self._leave(ticket)
-        step = self._batch.step()
-        self.statistics.steps += 1
-        self.statistics.points += len(step.rows)
-        self.statistics.sizes[min(max(len(step.rows) - 1, 0).bit_length(), SIZES - 1)] += 1
-        points = zip(step.rows.tolist(), step.offsets.tolist(), step.pens.tolist(), step.gains.tolist(), strict=True)
-        for number, (dx, dy), pen, gain in points:
-            ticket, k = self._owners[number]
-            ticket.news += ticket.job.move(k, dx, dy, pen, gain)
-            if pen == PEN_END:
-                ticket.unfinished -= 1
+        if self._batch.cell_rows:
+            self._move_on()
+        while self._decided:
+            ticket, choice = self._decided.popleft()
+            ticket.unfinished -= 1
+            if ticket not in self._running:
+                continue
+            if error := choice.exception():
+                self._batch.drop(ticket.numbers)
+                self._leave(ticket, error)
+            else:
+                ticket.news += choice.result()
         now = time.perf_counter()
         pause = FLUSH_SECONDS * max(1.0, len(self._running) / UNHURRIED)
         for ticket in [*self._running]:
@@ -222,6 +234,32 @@ class Scheduler:
                     continue
             if done:
                 self._leave(ticket)
+
+    def _move_on(self) -> None:
+        """One step of the network, and what it gives each request."""
+        step = self._batch.step()
+        self.statistics.steps += 1
+        self.statistics.points += len(step.rows)
+        self.statistics.sizes[min(max(len(step.rows) - 1, 0).bit_length(), SIZES - 1)] += 1
+        points = zip(step.rows.tolist(), step.offsets.tolist(), step.pens.tolist(), step.gains.tolist(), strict=True)
+        for number, (dx, dy), pen, gain in points:
+            ticket, k = self._owners[number]
+            ticket.news += ticket.job.move(k, dx, dy, pen, gain)
+            if pen == PEN_END:
+                ticket.unfinished -= 1
+            while ticket.job.undecided:
+                ticket.unfinished += 1
+                choice = self._choosers.submit(self._decide, ticket, ticket.job.undecided.pop())
+                choice.add_done_callback(functools.partial(self._on_decided, ticket))
+
+    @staticmethod
+    def _decide(ticket: _Ticket, drawing: int) -> list[StreamRow]:
+        return [] if ticket.future.done() else ticket.job.decide(drawing)
+
+    def _on_decided(self, ticket: _Ticket, choice: Future[list[StreamRow]]) -> None:
+        with self._changed:
+            self._decided.append((ticket, choice))
+            self._changed.notify()
 
     def _leave(self, ticket: _Ticket, error: BaseException | None = None) -> None:
         if ticket in self._running:

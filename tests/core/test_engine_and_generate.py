@@ -290,11 +290,25 @@ def test_the_best_of_several_is_the_one_that_gained_most(tiny_sketcher):
         same(chosen[slot], candidates[3 * slot + int(gains[3 * slot : 3 * slot + 3].argmax())])
 
 
-def test_the_best_of_several_variations_is_the_one_nearest_to_the_original(tiny_sketcher, half_cat):
-    """Its z is, of all six that the noise gives; without guidance too, which that choice does not need."""
+def log_p(sketcher, rows, category):
+    """log p(drawing | category) without z, one drawing by itself."""
+    target = strokes.to_stroke5(rows)[None]
+    previous = np.concatenate([np.asarray(strokes.START_TOKEN)[None, None], target[:, :-1]], axis=1)
+    label = torch.tensor([sketcher.category_index(category)])
+    with torch.inference_mode():
+        y = sketcher.model(torch.from_numpy(previous.astype(np.float32)), None, label)
+        steps = losses.step_losses(
+            y, torch.from_numpy(target), torch.tensor([len(rows)]), min_sigma=sketcher.model.config.min_sigma
+        )
+    return -float(steps.offset.sum() + steps.pen.sum())
+
+
+@pytest.mark.parametrize("category", [None, "dog"])
+def test_the_best_of_several_variations_is_like_the_original_and_of_its_category(tiny_sketcher, half_cat, category):
+    """Of the three of six whose μ is nearest to the original's, the likeliest dog; without a category the nearest."""
     unit = tiny_sketcher.scale_factor / strokes.fit_frame(half_cat).scale
-    for guidance in (0.0, 4.0):
-        options = {"n": 1, "seed": 5, "temperature": 0.8, "guidance": guidance, "spread": 0.0}
+    for guidance, seed in ((0.0, 5), (4.0, 5), (4.0, 6), (4.0, 7)):
+        options = {"category": category, "n": 1, "seed": seed, "temperature": 0.8, "guidance": guidance, "spread": 0.0}
         every = tiny_sketcher.prepare("vary", half_cat, best_of=6, **options)
         every.best_of = 1  # all six, as they come
         for k, pen in enumerate(every._pens):
@@ -311,11 +325,15 @@ def test_the_best_of_several_variations_is_the_one_nearest_to_the_original(tiny_
             for k, (dx, dy), pen in zip(step.rows, step.offsets, step.pens, strict=True):
                 if pen != PEN_END:
                     rows[k].append((dx, dy, pen == 1))
-        original, encode = every._original
-        mu, _ = encode([np.array(item, dtype=np.float32) for item in rows])
-        distances = ((mu - original) ** 2).sum(axis=1)
+        stroke3 = [np.array(item, dtype=np.float32) for item in rows]
+        unscaled = [item * np.array([tiny_sketcher.scale_factor] * 2 + [1], dtype=np.float32) for item in stroke3]
+        mu = np.concatenate([tiny_sketcher._encode([item], tiny_sketcher.scale_factor)[0] for item in unscaled])
+        distances = ((mu - tiny_sketcher.encode([half_cat])[0]) ** 2).sum(axis=1)
+        near = sorted(range(6), key=lambda k: distances[k])[: 6 if category is None else 3]
+        if category is not None:
+            near.sort(key=lambda k: log_p(tiny_sketcher, stroke3[k], None) - log_p(tiny_sketcher, stroke3[k], category))
         (chosen,) = tiny_sketcher.vary(half_cat, best_of=6, **options)
-        best = np.array(rows[int(distances.argmin())])
+        best = np.array(rows[near[0]])
         drawn = np.concatenate(chosen)
         moved = np.diff(drawn, axis=0)
         expected = best[:, :2] * unit

@@ -119,6 +119,60 @@ def test_one_askers_fault_is_not_anothers(scheduler, tiny_sketcher):
     assert sum(row.pen == 2 for row in rows) == 3
 
 
+def test_choosing_holds_nobody_up_and_its_fault_is_one_askers(tiny_sketcher, half_cat, monkeypatch):
+    scheduler = Scheduler(tiny_sketcher.engine, threads=1)
+    asked, answer = threading.Event(), threading.Event()
+
+    def think(mu, index, candidates):
+        asked.set()
+        assert answer.wait(20)
+        if index == tiny_sketcher.category_index("dog"):
+            raise OSError("no choice")
+        return 2
+
+    monkeypatch.setattr(tiny_sketcher, "likest", think)
+    rows, varied = run(scheduler, tiny_sketcher, "vary", half_cat, category="cat", n=2, seed=1)
+    _, spoiled = run(scheduler, tiny_sketcher, "vary", half_cat, category="dog", n=1, seed=1)
+    assert asked.wait(20)
+    _, other = run(scheduler, tiny_sketcher, "draw", n=2)
+    other.result(20)
+    assert not varied.done() and not rows
+    answer.set()
+    varied.result(20)
+    with pytest.raises(OSError, match="no choice"):
+        spoiled.result(20)
+    alone = [row for rows in tiny_sketcher.stream("vary", half_cat, category="cat", n=2, seed=1) for row in rows]
+    assert len(rows) == len(alone) and {row.k for row in rows} == {0, 1}
+    scheduler.close()
+    assert not scheduler._thread.is_alive()
+
+
+def test_who_leaves_while_a_choice_is_made_is_forgotten(tiny_sketcher, half_cat, monkeypatch):
+    scheduler = Scheduler(tiny_sketcher.engine, threads=1)
+    asked, answer, gone = threading.Event(), threading.Event(), threading.Event()
+
+    def think(mu, index, candidates):
+        asked.set()
+        assert answer.wait(20)
+        return 0
+
+    monkeypatch.setattr(tiny_sketcher, "likest", think)
+    job = tiny_sketcher.prepare("vary", half_cat, category="cat", n=1, seed=1)
+    rows = []
+    future = scheduler.submit(job, rows.extend, gone.is_set)
+    assert asked.wait(20)
+    gone.set()
+    _, other = run(scheduler, tiny_sketcher, "draw", n=1)  # a step, at which it is seen
+    other.result(20)
+    future.result(20)
+    answer.set()
+    _, last = run(scheduler, tiny_sketcher, "draw", n=1)
+    last.result(20)
+    assert not rows and scheduler.rows == 0 and not scheduler._running
+    scheduler.close()
+    assert not scheduler._thread.is_alive()
+
+
 def test_a_failing_step_leaves_nobody_waiting(scheduler, tiny_sketcher, monkeypatch):
     def broken(self):
         raise FloatingPointError("broken")
