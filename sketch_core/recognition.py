@@ -139,10 +139,11 @@ def retrieved(
 ) -> dict[str, float]:
     """Whether a drawing's own reconstruction is what lies nearest to it in z, among those of all drawings.
 
-    Each drawing is decoded from its μ at τ 0.1 and encoded again; nearest by the distance of μ.
+    Each drawing is decoded from its μ once, at τ 0.1, and encoded again; nearest by the distance of μ.
     """
     again = [
-        sketcher.vary(item, name, 0.1, 1, seed, spread=0.0)[0] for item, name in zip(originals, names, strict=True)
+        sketcher.vary(item, name, 0.1, 1, seed, spread=0.0, best_of=1)[0]
+        for item, name in zip(originals, names, strict=True)
     ]
     mu, mu_again = (
         np.concatenate([sketcher.encode(items[i : i + 64])[0] for i in range(0, len(items), 64)])
