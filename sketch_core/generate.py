@@ -42,7 +42,7 @@ GUIDANCE = 8.0
 """Default weight of what tells the category (or z) from drawings at large; see :class:`engine.SampleBatch`. Measured
 on free drawings at τ 0.4, named by the judge: 0.70 at 4 and 0.73 at 8, where people's own reach 0.77."""
 MAX_GUIDANCE = 20.0
-BEST_OF: dict[Kind, int] = {"vary": 6, "draw": 1, "complete": 1}
+BEST_OF: dict[Kind, int] = {"vary": 6, "draw": 3, "complete": 1}
 """How many are drawn for each that is shown, where drawings come whole anyway (docs/experiments.md)."""
 MAX_BEST_OF = 16
 PADDED_TO = 16
@@ -86,8 +86,8 @@ class _Plan:
     fill: bool = False
     """Fit by growing as well as by shrinking."""
     choose: Callable[[Sequence[Floats]], int] | None = None
-    """Which of several candidates (normalised stroke3) to show; without it, the one that gained most over the
-    reference."""
+    """Which of several candidates (normalised stroke3) to show; without it, the one that gained most a step over
+    the reference."""
 
 
 class Job:
@@ -137,13 +137,14 @@ class Job:
     def decide(self, drawing: int) -> list[StreamRow]:
         """Rows of the best candidate of a drawing that was ``undecided``.
 
-        Of free drawings it is the one that gained most over the reference, of variations see
-        :meth:`Sketcher.likest`; that takes some milliseconds and may be done in any thread.
+        Of free drawings it is the one that gained most a step over the reference: the likeliest to be of its
+        category (in all, long scribbles would gain most). Of variations see :meth:`Sketcher.likest`; that takes
+        some milliseconds and may be done in any thread.
         """
         ended = self._ended.pop(drawing)
         candidates = sorted(ended)
         if self._choose is None:
-            return ended[max(candidates, key=lambda k: self._gains[k])]
+            return ended[max(candidates, key=lambda k: self._gains[k] / (len(self._offsets[k]) + 1))]
         offsets = [np.array(self._offsets[k], dtype=np.float32).reshape(-1, 3) for k in candidates]
         return ended[candidates[self._choose(offsets)]]
 
@@ -322,8 +323,8 @@ class Sketcher:
         """The same start, z and noise at several temperatures.
 
         Returns:
-            A list for each temperature with a drawing for each seed: the first that :meth:`complete`, :meth:`vary`
-            (with ``best_of=1``) or :meth:`draw` gives at that temperature and seed.
+            A list for each temperature with a drawing for each seed: the first that :meth:`complete`, :meth:`vary` or
+            :meth:`draw` (these two with ``best_of=1``) gives at that temperature and seed.
         """
         drawings = self._collect(
             kind, drawing, category=category, temperatures=temperatures, seeds=seeds, guidance=guidance
