@@ -45,6 +45,9 @@ MAX_GUIDANCE = 20.0
 BEST_OF: dict[Kind, int] = {"vary": 6, "draw": 3, "complete": 1}
 """How many are drawn for each that is shown, where drawings come whole anyway (docs/experiments.md)."""
 MAX_BEST_OF = 16
+SETTLING = 15
+"""Steps that are added to those of a drawing before its gain is divided by them: by its steps alone a single stroke
+may win, and undivided the longest scribble."""
 PADDED_TO = 16
 """Drawings are encoded in lengths of multiples of this: PyTorch keeps some memory for each shape that it has seen."""
 
@@ -137,14 +140,14 @@ class Job:
     def decide(self, drawing: int) -> list[StreamRow]:
         """Rows of the best candidate of a drawing that was ``undecided``.
 
-        Of free drawings it is the one that gained most a step over the reference: the likeliest to be of its
-        category (in all, long scribbles would gain most). Of variations see :meth:`Sketcher.likest`; that takes
-        some milliseconds and may be done in any thread.
+        Of free drawings it is the one that gained most a step over the reference, and so is the likeliest to be of
+        its category (see :data:`SETTLING`). Of variations see :meth:`Sketcher.likest`; that takes some milliseconds
+        and may be done in any thread.
         """
         ended = self._ended.pop(drawing)
         candidates = sorted(ended)
         if self._choose is None:
-            return ended[max(candidates, key=lambda k: self._gains[k] / (len(self._offsets[k]) + 1))]
+            return ended[max(candidates, key=lambda k: self._gains[k] / (len(self._offsets[k]) + 1 + SETTLING))]
         offsets = [np.array(self._offsets[k], dtype=np.float32).reshape(-1, 3) for k in candidates]
         return ended[candidates[self._choose(offsets)]]
 
