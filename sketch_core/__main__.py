@@ -31,6 +31,7 @@ from sketch_core import (
     svg,
 )
 from sketch_core.fine_tune import KEEPS, FineTuneConfig, FineTuner
+from sketch_core.generate import BEST_OF, GUIDANCE, MAX_GUIDANCE
 from sketch_core.judge import Judge
 from sketch_core.mixture import RULES
 from sketch_core.model import SketchRNNConfig
@@ -344,6 +345,18 @@ def _add_sample(commands: Any) -> None:
     parser.add_argument("-n", type=int, default=9, help="how many [9]")
     parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same [0]")
     parser.add_argument(
+        "--guidance",
+        type=float,
+        default=GUIDANCE,
+        help=f"how much it insists on the category (with --vary: on the drawing), 0 to {MAX_GUIDANCE:g} [{GUIDANCE:g}]",
+    )
+    parser.add_argument(
+        "--best-of",
+        type=int,
+        metavar="N",
+        help=f"so many are drawn for each that is shown [{BEST_OF['draw']}; with --vary {BEST_OF['vary']}; no endings]",
+    )
+    parser.add_argument(
         "--start",
         metavar="FILE",
         help="a drawing to complete: .svg, .json (strokes or stroke-3 rows) or .ndjson (its first drawing)",
@@ -392,15 +405,18 @@ def run_sample(options: argparse.Namespace) -> None:
         "n": options.n,
         "seed": options.seed,
         "rule": options.rule,
+        "guidance": options.guidance,
     }
     start: strokes.Drawing = []
     if options.start:
+        if options.best_of is not None:
+            raise ValueError("--best-of is for whole drawings; endings come point by point.")
         start = read_drawing(options.start)
         drawings = sketcher.complete(start, pen_down=options.pen_down, **common)
     elif options.vary:
-        drawings = sketcher.vary(read_drawing(options.vary), **common)
+        drawings = sketcher.vary(read_drawing(options.vary), best_of=options.best_of, **common)
     else:
-        drawings = sketcher.draw(**common)
+        drawings = sketcher.draw(best_of=options.best_of, **common)
     out.write_bytes(_picture(out.suffix, start, drawings))
     print(f"{len(drawings)} drawings in {out}")
 

@@ -40,7 +40,7 @@ SPREAD = 0.5
 """Default of how far variations stray, in σ of z; at 1 fewer are still named as their originals."""
 GUIDANCE = 8.0
 """Default weight of what tells the category (or z) from drawings at large; see :class:`engine.SampleBatch`. Measured
-on free drawings at τ 0.4, named by the judge: 0.70 at 4 and 0.73 at 8, where people's own reach 0.77."""
+on free drawings at τ 0.4, named by the judge: 0.71 at 4 and 0.74 at 8, where people's own reach 0.77."""
 MAX_GUIDANCE = 20.0
 BEST_OF: dict[Kind, int] = {"vary": 6, "draw": 3, "complete": 1}
 """How many are drawn for each that is shown, where drawings come whole anyway (docs/experiments.md)."""

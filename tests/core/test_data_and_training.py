@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import nn
 
+import sketch_core
 from sketch_core import device, download, evaluate, losses, quickdraw, strokes
 from sketch_core.__main__ import main
 from sketch_core.model import SketchRNN, SketchRNNConfig, pen_positions
@@ -324,6 +325,14 @@ def test_the_command_line(tmp_path, capsys):
         out = tmp_path / f"picture{suffix}"
         assert main(["sample", "--checkpoint", f"{run}/last", "-n", "4", "--out", str(out), *extra]) == 0
         assert out.stat().st_size > 50
+    out = tmp_path / "few.json"
+    insist = ["--category", "cat", "--guidance", "2.5", "--best-of", "2", "-n", "2"]
+    assert main(["sample", "--checkpoint", f"{run}/last", *insist, "--out", str(out)]) == 0
+    drawn = sketch_core.load(f"{run}/last").draw("cat", n=2, guidance=2.5, best_of=2)
+    got = [strokes.drawing_from_json(item) for item in json.loads(out.read_text())]
+    assert [[len(stroke) for stroke in item] for item in got] == [[len(stroke) for stroke in item] for item in drawn]
+    assert main(["sample", "--checkpoint", f"{run}/last", "--start", str(start), *insist, "--out", str(out)]) == 1
+    assert "--best-of" in capsys.readouterr().err
     assert main(["data", "info", str(data)]) == 0
     assert main(["checkpoints", "show", f"{run}/last"]) == 0
     assert main(["sample", "--checkpoint", f"{run}/last", "--category", "unicorn", "--out", "x.svg"]) == 1
