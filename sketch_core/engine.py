@@ -721,6 +721,9 @@ class _NoisePool:
     """The noise of the drawings in a batch: a place for each, used again when it has left."""
 
     def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
         self.values = np.zeros((0, 0, 5), dtype=np.float32)  # (places, longest life, widest noise)
         self._free: list[int] = []
 
@@ -742,6 +745,8 @@ class _NoisePool:
 
     def free(self, places: NDArray[np.int64]) -> None:
         self._free += places.tolist()
+        if len(self._free) == len(self.values):  # nobody is left: what a crowd took, up to 26 MB, is given back
+            self._forget()
 
 
 def sample_point(

@@ -177,6 +177,21 @@ def test_rows_join_and_leave_without_disturbing_others(engine, tiny_sketcher):
             assert pen == PEN_END or np.allclose(offset, expected.offsets[0], atol=1e-4)
 
 
+def test_a_crowds_room_is_given_back_when_all_have_left(tiny_sketcher):
+    heat, noise = temperatures(0.7), [draw_noise(9, k, 30) for k in range(100)]
+    batch = tiny_sketcher.engine.batch()
+    everyone = batch.add(tiny_sketcher.free_state("cat", 100), noise, [heat] * 100)
+    batch.drop(everyone[1:])
+    assert batch._noise.values.nbytes >= 100 * noise[0].nbytes, "somebody is still drawing"
+    batch.drop(everyone[:1])
+    assert batch._noise.values.nbytes == 0
+    batch.add(tiny_sketcher.free_state("cat", 1), noise[:1], [heat])
+    for expected in tiny_sketcher.engine.sample(tiny_sketcher.free_state("cat", 1), noise[:1], [heat]):
+        step = batch.step()
+        assert np.array_equal(step.offsets, expected.offsets) and step.pens == expected.pens
+    assert not len(batch)
+
+
 def same(a, b, tolerance=1e-3):
     assert [len(stroke) for stroke in a] == [len(stroke) for stroke in b]
     assert all(np.allclose(x, y, atol=tolerance) for x, y in zip(a, b, strict=True))
