@@ -23,6 +23,7 @@ from app.connections import harden
 from app.guard import Guard, Understandable
 from app.limits import LOCAL_HOSTS, Door, Turnstile
 from app.live import MAX_MESSAGE, live_route
+from app.memory import give_back_until
 from app.metrics import Metrics, metrics_route
 from app.middleware import FirstScript
 from app.page import FIRST, THEME, build, head
@@ -53,6 +54,8 @@ class Server:
 
     def __init__(self, studio: Studio, page: gr.Blocks, door: Door) -> None:
         self.studio, self.page, self.door = studio, page, door
+        self._closed = threading.Event()
+        give_back_until(self._closed)
 
     @property
     def url(self) -> str:
@@ -67,6 +70,7 @@ class Server:
 
     def close(self, seconds: float = DRAIN_SECONDS) -> None:
         """Take nothing new, answer what is in flight for so many seconds at most, and close."""
+        self._closed.set()
         began, asked = time.perf_counter(), self.in_flight
         log.info("Stopping.", extra=logs.fields(in_flight=asked))
         self.studio.ready = False

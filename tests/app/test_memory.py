@@ -1,0 +1,45 @@
+"""Freed memory goes back to the system."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from app import memory
+
+
+def resident() -> float:
+    """MB of this process."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * 4096 / 1e6
+
+
+def leave_holes() -> list[bytes]:
+    """120 MB in pieces, of which every hundredth stays."""
+    pieces = [bytes([k % 256]) * 12_000 for k in range(10_000)]
+    return pieces[::100]
+
+
+@pytest.mark.skipif(not memory.give_back(), reason="This C library keeps what was freed.")
+def test_holes_are_given_back_until_the_server_stops():
+    kept, stopped = leave_holes(), threading.Event()
+    before = resident()
+    thread = memory.give_back_until(stopped, seconds=0.05)
+    deadline = time.monotonic() + 20
+    while resident() > before - 60 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert resident() < before - 60
+    assert len(kept) == 100
+    stopped.set()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_where_it_cannot_be_given_back_nothing_is_done(monkeypatch):
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
+    assert not memory.give_back()
+    thread = memory.give_back_until(threading.Event(), seconds=0.01)
+    thread.join(20)
+    assert not thread.is_alive()
