@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import threading
 
-EVERY_SECONDS = 20.0
+EVERY_SECONDS = 5.0
 
 
 def give_back() -> bool:
