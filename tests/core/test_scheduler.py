@@ -48,24 +48,26 @@ def test_drawings_are_the_same_as_alone(scheduler, tiny_sketcher, half_cat):
     assert scheduler.rows == 0 and not scheduler._owners
 
 
-def test_a_late_request_does_not_wait_for_the_end_of_others(tiny_sketcher):
+def test_a_late_request_does_not_wait_for_the_end_of_others(tiny_sketcher, half_cat):
     """One step at a time, so the second's first point comes while the first is at it."""
     scheduler = Scheduler(tiny_sketcher.engine, threads=1)
-    begun, second_done = threading.Event(), threading.Event()
+    begun, joined = threading.Event(), threading.Event()
     order = []
 
     def first(rows):
         order.append("first")
         begun.set()
-        second_done.wait(0.02)
+        joined.wait(20)  # the scheduler's thread stands still until the second is in line
 
-    slow = scheduler.submit(tiny_sketcher.prepare("draw", category="cat", n=40, seed=1), first)
-    begun.wait(10)
-    quick = scheduler.submit(tiny_sketcher.prepare("draw", category="cat", n=1, seed=1), lambda rows: order.append("x"))
+    slow = scheduler.submit(tiny_sketcher.prepare("complete", half_cat, n=40, seed=1), first)
+    assert begun.wait(20)
+    quick = scheduler.submit(
+        tiny_sketcher.prepare("complete", half_cat, n=1, seed=1), lambda rows: order.append("second")
+    )
+    joined.set()
     quick.result(20)
-    assert not slow.done() or order.index("x") < len(order) - 1
-    second_done.set()
     slow.result(20)
+    assert "first" in order[order.index("second") :]
     scheduler.close()
 
 
