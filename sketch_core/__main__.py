@@ -197,10 +197,10 @@ def run_fine_tuning(options: argparse.Namespace) -> None:
     sketcher = sketch_core.Sketcher(learned)
     rows = [sketcher.draw(word, temperature, n=8) for word in tuner.words for temperature in (0.3, 0.6)]
     labels = [f"{word}, τ {temperature}" for word in tuner.words for temperature in (0.3, 0.6)]
-    (folder / fine_tune.SHEET_FILE).write_bytes(render.sheet_png(rows, labels=labels))
-    (folder / checkpoint.CARD_FILE).write_text(fine_tune.card(tuner, learned), encoding="utf-8")
+    sheet = write_sheet(folder / fine_tune.SHEET_FILE, rows, labels)
+    (folder / checkpoint.CARD_FILE).write_text(fine_tune.card(tuner, learned, sheet.name), encoding="utf-8")
     print(fine_tune.summary(tuner))
-    print(f"{folder}: look at {fine_tune.SHEET_FILE}, then `python app.py --checkpoint {folder}`")
+    print(f"{folder}: look at {sheet.name}, then `python app.py --checkpoint {folder}`")
 
 
 def write_sample_sheet(trainer: Trainer, n_categories: int = 8, n: int = 6) -> None:
@@ -213,8 +213,21 @@ def write_sample_sheet(trainer: Trainer, n_categories: int = 8, n: int = 6) -> N
     rows = [sketcher.draw(name, n=n, seed=0) for name in names]
     folder = trainer.out / "samples"
     folder.mkdir(exist_ok=True)
-    picture = render.sheet_png(rows, labels=[name or "any" for name in names])
-    (folder / f"{trainer.step:08d}.png").write_bytes(picture)
+    write_sheet(folder / f"{trainer.step:08d}.png", rows, [name or "any" for name in names])
+
+
+def write_sheet(file: Path, rows: list[list[Any]], labels: list[str]) -> Path:
+    """A contact sheet as a PNG picture, or as SVG where the cairo library is missing: no run is lost for a picture.
+
+    Returns:
+        The file that was written.
+    """
+    try:
+        file.write_bytes(render.sheet_png(rows, labels=labels))
+    except render.CairoMissing:
+        file = file.with_suffix(".svg")
+        file.write_text(render.sheet(rows, labels=labels), encoding="utf-8")
+    return file
 
 
 # ---------------------------------------------------------------------------------------------------

@@ -511,14 +511,14 @@ def summary(tuner: FineTuner) -> str:
     return "\n".join(lines)
 
 
-def card(tuner: FineTuner, learned: checkpoint.Checkpoint) -> str:
-    """A model card."""
+def card(tuner: FineTuner, learned: checkpoint.Checkpoint, sheet: str = SHEET_FILE) -> str:
+    """A model card; ``sheet`` is the picture beside it."""
     words = ", ".join(tuner.words)
     return (
         f"# {learned.name}\n\n{tuner.source.name}, taught {words} from {len(tuner.train_set):,} drawings in "
         f"{tuner.seconds / 60:.1f} minutes (`--keep {tuner.config.keep}`). It still knows its other "
         f"{len(tuner.categories) - len(tuner.words)} categories.\n\n"
-        f"![What it draws of {words}, at two temperatures]({SHEET_FILE})\n\n"
+        f"![What it draws of {words}, at two temperatures]({sheet})\n\n"
         + "\n".join(f"- {line}" for line in summary(tuner).splitlines())
         + "\n\n`sketch_core/evaluate.py` says what these figures mean. The licence of what it was made from holds on.\n"
     )

@@ -42,6 +42,10 @@ class RenderError(ValueError):
     """A picture that cannot be made; the message is one sentence."""
 
 
+class CairoMissing(RenderError):
+    """No PNG can be made here, though SVG and GIF can: the cairo library is missing."""
+
+
 # ---------------------------------------------------------------------------------------------------
 # Curves
 
@@ -418,7 +422,7 @@ def _rasterise(picture: str) -> bytes:
     try:
         import cairosvg  # noqa: PLC0415 (it needs the cairo library, which may be missing)
     except (ImportError, OSError):
-        raise RenderError(
+        raise CairoMissing(
             "PNG pictures need the cairo library (on Debian and Ubuntu: apt-get install libcairo2)."
         ) from None
     return bytes(cairosvg.svg2png(bytestring=picture.encode()))
@@ -428,7 +432,7 @@ def png(drawing: Sequence[Any], **options: Unpack[SvgOptions]) -> bytes:
     """A drawing as a PNG picture, on white unless ``background`` says otherwise; options as for :func:`svg`.
 
     Raises:
-        RenderError: as :func:`svg`, or the cairo library is missing.
+        RenderError: as :func:`svg`; :class:`CairoMissing` where that library is missing.
     """
     options.setdefault("background", PAPER)
     return _rasterise(svg(drawing, **options))
@@ -438,7 +442,7 @@ def sheet_png(rows: Sequence[Sequence[Item]], **options: Unpack[SheetOptions]) -
     """A contact sheet as a PNG picture; options as for :func:`sheet`.
 
     Raises:
-        RenderError: as :func:`sheet`, or the cairo library is missing.
+        RenderError: as :func:`sheet`; :class:`CairoMissing` where that library is missing.
     """
     return _rasterise(sheet(rows, **options))
 

@@ -11,6 +11,7 @@ import contextlib
 import csv
 import dataclasses
 import hashlib
+import itertools
 import json
 import logging
 import math
@@ -21,12 +22,14 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from sketch_core import checkpoint, evaluate, losses, quickdraw, strokes
@@ -122,6 +125,8 @@ class TrainConfig:
     """auto, fp32, bf16: bf16 where the hardware multiplies it."""
     threads: int = 0
     """CPU threads; 0 leaves PyTorch's choice."""
+    workers: int = -1
+    """Processes that prepare batches; 0: none beside this one; -1: as many as a GPU waits less for, none for a CPU."""
     save_minutes: float = 5.0
     """Save state and checkpoint this often."""
     validate_minutes: float = 10.0
@@ -143,6 +148,8 @@ class TrainConfig:
             raise TrainingError("--normalise must be step or n_max.")
         if self.precision not in ("auto", "fp32", "bf16"):
             raise TrainingError("--precision must be auto, fp32 or bf16.")
+        if self.workers < -1:
+            raise TrainingError("--workers must be at least 0, or -1.")
         for name in ("z_share", "prefix_share", "category_dropout", "decay_share", "dropout", "weight_dropout"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise TrainingError(f"--{name.replace('_', '-')} must lie between 0 and 1.")
@@ -279,6 +286,52 @@ class Objective(nn.Module):
         }
 
 
+class Prepared(NamedTuple):
+    """A step's arrays, in the order of :meth:`Objective.forward`, and the seed of its dropout."""
+
+    arrays: tuple[NDArray[Any], ...]
+    seed: int
+
+
+LENGTHS, SEEN = 3, 4
+"""Places of two of them."""
+
+
+class Steps:
+    """What goes into each step: a batch, and what chance does to it. Depends on seed and step alone, so that it may
+    be prepared anywhere: in this process or in others."""
+
+    def __init__(self, config: TrainConfig, architecture: SketchRNNConfig, sampler: Any, rank: int = 0) -> None:
+        self.config, self.architecture, self.sampler, self.rank = config, architecture, sampler, rank
+
+    def __getitem__(self, step: int) -> Prepared:
+        config, batch = self.config, self.sampler[step]
+        generator = np.random.default_rng([config.seed, self.rank, step, 2])
+        n = len(batch.lengths)
+        n_z = round(config.z_share * n) if self.architecture.has_encoder else 0
+        seen = batch.lengths[:n_z].copy()
+        cut = generator.random(n_z) < config.prefix_share
+        seen[cut] = np.maximum(1, (seen[cut] * generator.uniform(0.1, 1.0, int(cut.sum()))).astype(np.int64))
+        labels = batch.labels.copy()
+        if self.architecture.n_categories:
+            labels[generator.random(n) < config.category_dropout] = self.architecture.n_categories  # any
+        noise = generator.standard_normal((n_z, self.architecture.z_size)).astype(np.float32)
+        changes = batch.changes if batch.changes is not None else np.zeros((n, quickdraw.N_CHANGES), np.float32)
+        arrays = (batch.drawing, batch.previous, batch.target, batch.lengths, seen, labels, noise, changes)
+        return Prepared(arrays, int(generator.integers(2**62)))
+
+
+MOST_WORKERS = 4
+"""More do not make a GPU wait less (see ``benchmarks.training``)."""
+
+
+def choose_workers(workers: int, device: torch.device) -> int:
+    """Processes that prepare batches, where -1 leaves the choice to us."""
+    if workers >= 0:
+        return workers
+    return min(MOST_WORKERS, (os.cpu_count() or 1) - 1) if device.type == "cuda" else 0
+
+
 HELD_OUT_SHARE = 0.1
 
 
@@ -380,6 +433,28 @@ class Trainer:
         self.best = math.inf
         self.history: dict[str, Any] = {}
         self._stop = False
+        self._stream: Iterator[Prepared] | None = None
+        self._stream_step = -1
+
+    def _next(self) -> Prepared:
+        """What goes into the next step, from other processes where there are any."""
+        steps = Steps(self.config, self.architecture, self.sampler, self.rank)
+        workers = choose_workers(self.config.workers, self.device)
+        if not workers:
+            return steps[self.step]
+        if self._stream is None or self._stream_step != self.step:
+            loader = DataLoader(
+                cast("Dataset[Prepared]", steps),
+                batch_size=None,
+                sampler=itertools.count(self.step),
+                num_workers=workers,
+                prefetch_factor=8,
+                collate_fn=_as_it_is,
+                worker_init_fn=_leave_signals,
+            )
+            self._stream = iter(loader)
+        self._stream_step = self.step + 1
+        return next(self._stream)
 
     # -- state -------------------------------------------------------------------------------------
 
@@ -511,32 +586,12 @@ class Trainer:
     def train_step(self) -> dict[str, float]:
         """One batch. Raises TrainingError, naming the step, when the loss is not finite."""
         config, device = self.config, self.device
-        batch = self.sampler[self.step]
-        generator = np.random.default_rng([config.seed, self.rank, self.step, 2])
-        n = len(batch.lengths)
-        n_z = round(config.z_share * n) if self.architecture.has_encoder else 0
-        seen = batch.lengths[:n_z].copy()
-        cut = generator.random(n_z) < config.prefix_share
-        seen[cut] = np.maximum(1, (seen[cut] * generator.uniform(0.1, 1.0, int(cut.sum()))).astype(np.int64))
-        labels = batch.labels.copy()
-        if self.architecture.n_categories:
-            labels[generator.random(n) < config.category_dropout] = self.model.any_category
-        noise = generator.standard_normal((n_z, self.architecture.z_size)).astype(np.float32)
-        tensors = [
-            torch.from_numpy(array).to(device, non_blocking=True)
-            for array in (
-                batch.drawing,
-                batch.previous,
-                batch.target,
-                batch.lengths,
-                seen,
-                labels,
-                noise,
-                batch.changes if batch.changes is not None else np.zeros((n, quickdraw.N_CHANGES), np.float32),
-            )
-        ]
+        prepared = self._next()
+        lengths = prepared.arrays[LENGTHS]
+        n, n_z = len(lengths), len(prepared.arrays[SEEN])
+        tensors = [torch.from_numpy(array).to(device, non_blocking=True) for array in prepared.arrays]
         # Dropout's randomness, like all else, from seed and step alone: resuming is exact.
-        torch.manual_seed(int(generator.integers(2**62)))
+        torch.manual_seed(prepared.seed)
         w_kl = losses.kl_weight(self.step, config.w_kl, config.eta_min, config.kl_rate)
         rate = self.learning_rate()
         for group in self.optimizer.param_groups:
@@ -562,8 +617,8 @@ class Trainer:
             decay = min(config.ema, (1 + self.step) / (10 + self.step))
             parameters = [p.detach() for p in self.model.parameters()]
             torch._foreach_lerp_(self.average, parameters, 1.0 - decay)
-        steps_without_z = float((batch.lengths[n_z:] + 1).sum())
-        steps_with_z = float((batch.lengths[:n_z] + 1).sum())
+        steps_without_z = float((lengths[n_z:] + 1).sum())
+        steps_with_z = float((lengths[:n_z] + 1).sum())
         total = (parts["offset"] + parts["pen"]).cpu()
         figures = {"loss": value, "kl": float(parts["kl"]), "learning_rate": rate}
         # A run has both kinds of rows, or one of them, in every batch: the log's columns stay the same.
@@ -701,6 +756,17 @@ class Trainer:
             if fresh:
                 writer.writeheader()
             writer.writerow(row)
+
+
+def _as_it_is(prepared: Any) -> Any:
+    """For DataLoader, which would make tensors of a step's arrays."""
+    return prepared
+
+
+def _leave_signals(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the main one alone says when to stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _progress_bar(config: TrainConfig) -> Any:

@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 import sketch_core
-from sketch_core import device, download, evaluate, losses, quickdraw, strokes
-from sketch_core.__main__ import main
+from sketch_core import device, download, evaluate, losses, quickdraw, render, strokes
+from sketch_core.__main__ import main, write_sample_sheet
 from sketch_core.model import SketchRNN, SketchRNNConfig, pen_positions
 from sketch_core.train import TrainConfig, Trainer, TrainingError
 from tests.conftest import TINY, write_npz
@@ -252,6 +252,20 @@ def test_training_learns_and_resumes_exactly(tmp_path):
         Trainer(config(tmp_path, out=str(tmp_path / "b"))).resume()
 
 
+def test_batches_prepared_elsewhere_are_the_same(tmp_path):
+    alone, helped = (
+        Trainer(config(tmp_path, out=str(tmp_path / str(workers)), steps=12, workers=workers)) for workers in (0, 2)
+    )
+    for _ in range(5):
+        assert alone.train_step() == helped.train_step()
+    helped.step = alone.step = 9  # as after resuming: what was prepared in advance is of no use
+    assert alone.train_step() == helped.train_step()
+    helped.run()
+    assert helped.step == 12
+    with pytest.raises(TrainingError, match="--workers"):
+        config(tmp_path, workers=-2)
+
+
 def test_precision_is_what_the_hardware_has(monkeypatch):
     cpu = torch.device("cpu")
     monkeypatch.setattr(device, "_cpu_flags", lambda: "flags: avx2")
@@ -300,6 +314,17 @@ def test_evaluation_and_sketcher_agree(tmp_path, tiny_sketcher):
     names = [drawings.categories[label] for label in drawings.labels]
     nats = tiny_sketcher.nats([strokes.from_stroke3(rows) for rows in drawings.stroke3], names).sum(axis=0)
     assert figures["nats_free"] == pytest.approx(nats[0] / nats[1], abs=1e-4)
+
+
+def test_training_without_cairo_draws_its_sheets_as_svg(tmp_path, monkeypatch):
+    def missing(picture):
+        raise render.CairoMissing("no cairo")
+
+    monkeypatch.setattr(render, "_rasterise", missing)
+    trainer = Trainer(config(tmp_path, steps=2), on_validate=[write_sample_sheet])
+    trainer.run()
+    sheets = list((tmp_path / "run" / "samples").iterdir())
+    assert [sheet.suffix for sheet in sheets] == [".svg"] and sheets[0].read_text().startswith("<svg")
 
 
 def test_the_command_line(tmp_path, capsys):
