@@ -207,47 +207,100 @@ def sample(
 
 
 @intrinsic
-def to_float(context, half):
-    """The number whose half-precision bits these are: one instruction for eight of them."""
+def low_half(context, pair):
+    """The number whose bf16 bits are the lower half: single precision but for the bits that bf16 leaves out."""
 
     def generate(context, builder, signature, arguments):
-        return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
+        bits = builder.shl(arguments[0], ir.Constant(ir.IntType(32), 16))
+        return builder.bitcast(bits, ir.FloatType())
 
-    return types.float32(types.uint16), generate
+    return types.float32(types.uint32), generate
+
+
+@intrinsic
+def high_half(context, pair):
+    """The number whose bf16 bits are the upper half."""
+
+    def generate(context, builder, signature, arguments):
+        bits = builder.and_(arguments[0], ir.Constant(ir.IntType(32), 0xFFFF0000))
+        return builder.bitcast(bits, ir.FloatType())
+
+    return types.float32(types.uint32), generate
 
 
 @compiled
-def few_products(weights, inputs, gates):
-    # Four sums at a time, so that none waits for its own last addition; two rows share what is read and widened.
+def few_products(pairs, w_points, inputs, gates):
+    # Several sums at a time, so that none waits for its own last addition; two rows share what is read and widened.
+    half = pairs.shape[1]
     paired = inputs.shape[0] - inputs.shape[0] % 2
     for row in range(0, paired, 2):
-        x, x_next, gate, gate_next = inputs[row], inputs[row + 1], gates[row], gates[row + 1]
-        for r in range(0, weights.shape[0], 2):
-            w0, w1 = weights[r], weights[r + 1]
-            a0, a1, b0, b1 = F(0.0), F(0.0), F(0.0), F(0.0)
-            for j in range(x.shape[0]):
-                v0, v1 = to_float(w0[j]), to_float(w1[j])
-                a0 += v0 * x[j]
-                a1 += v1 * x[j]
-                b0 += v0 * x_next[j]
-                b1 += v1 * x_next[j]
-            gate[r], gate[r + 1], gate_next[r], gate_next[r + 1] = a0, a1, b0, b1
+        x, y, gate = inputs[row, :half], inputs[row, half : 2 * half], gates[row]
+        x_next, y_next, gate_next = inputs[row + 1, :half], inputs[row + 1, half : 2 * half], gates[row + 1]
+        for r in range(0, pairs.shape[0], 4):
+            p0, p1, p2, p3 = pairs[r], pairs[r + 1], pairs[r + 2], pairs[r + 3]
+            a0, a1, a2, a3 = F(0.0), F(0.0), F(0.0), F(0.0)
+            b0, b1, b2, b3 = F(0.0), F(0.0), F(0.0), F(0.0)
+            for j in range(half):
+                u, v, u_next, v_next = x[j], y[j], x_next[j], y_next[j]
+                low, high = low_half(p0[j]), high_half(p0[j])
+                a0 += low * u + high * v
+                b0 += low * u_next + high * v_next
+                low, high = low_half(p1[j]), high_half(p1[j])
+                a1 += low * u + high * v
+                b1 += low * u_next + high * v_next
+                low, high = low_half(p2[j]), high_half(p2[j])
+                a2 += low * u + high * v
+                b2 += low * u_next + high * v_next
+                low, high = low_half(p3[j]), high_half(p3[j])
+                a3 += low * u + high * v
+                b3 += low * u_next + high * v_next
+            gate[r], gate[r + 1], gate[r + 2], gate[r + 3] = a0, a1, a2, a3
+            gate_next[r], gate_next[r + 1], gate_next[r + 2], gate_next[r + 3] = b0, b1, b2, b3
     for row in range(paired, inputs.shape[0]):
-        x, gate = inputs[row], gates[row]
-        for r in range(0, weights.shape[0], 4):
-            w0, w1, w2, w3 = weights[r], weights[r + 1], weights[r + 2], weights[r + 3]
-            a0, a1, b0, b1 = F(0.0), F(0.0), F(0.0), F(0.0)
-            for j in range(x.shape[0]):
-                a0 += to_float(w0[j]) * x[j]
-                a1 += to_float(w1[j]) * x[j]
-                b0 += to_float(w2[j]) * x[j]
-                b1 += to_float(w3[j]) * x[j]
-            gate[r], gate[r + 1], gate[r + 2], gate[r + 3] = a0, a1, b0, b1
+        x, y, gate = inputs[row, :half], inputs[row, half : 2 * half], gates[row]
+        for r in range(0, pairs.shape[0], 8):
+            p0, p1, p2, p3 = pairs[r], pairs[r + 1], pairs[r + 2], pairs[r + 3]
+            p4, p5, p6, p7 = pairs[r + 4], pairs[r + 5], pairs[r + 6], pairs[r + 7]
+            a0, a1, a2, a3 = F(0.0), F(0.0), F(0.0), F(0.0)
+            a4, a5, a6, a7 = F(0.0), F(0.0), F(0.0), F(0.0)
+            for j in range(half):
+                u, v = x[j], y[j]
+                a0 += low_half(p0[j]) * u + high_half(p0[j]) * v
+                a1 += low_half(p1[j]) * u + high_half(p1[j]) * v
+                a2 += low_half(p2[j]) * u + high_half(p2[j]) * v
+                a3 += low_half(p3[j]) * u + high_half(p3[j]) * v
+                a4 += low_half(p4[j]) * u + high_half(p4[j]) * v
+                a5 += low_half(p5[j]) * u + high_half(p5[j]) * v
+                a6 += low_half(p6[j]) * u + high_half(p6[j]) * v
+                a7 += low_half(p7[j]) * u + high_half(p7[j]) * v
+            gate[r], gate[r + 1], gate[r + 2], gate[r + 3] = a0, a1, a2, a3
+            gate[r + 4], gate[r + 5], gate[r + 6], gate[r + 7] = a4, a5, a6, a7
+    for row in range(inputs.shape[0]):
+        gate = gates[row]
+        for k in range(w_points.shape[0]):
+            x, w = inputs[row, 2 * half + k], w_points[k]
+            if x != F(0.0):  # two of the three pen states are
+                for r in range(w.shape[0]):
+                    gate[r] += x * w[r]
 
 
 @compiled
-def few_step(
-    weights,
+def project(inputs, w_out, b_out, outputs):
+    """y (B, 6M + 3) from h, the first columns of the inputs."""
+    for row in range(outputs.shape[0]):
+        y, h = outputs[row], inputs[row, : w_out.shape[1]]
+        for k in range(0, w_out.shape[0], 3):  # 6M + 3 of them
+            w0, w1, w2 = w_out[k], w_out[k + 1], w_out[k + 2]
+            a0, a1, a2 = F(0.0), F(0.0), F(0.0)
+            for j in range(h.shape[0]):
+                a0 += w0[j] * h[j]
+                a1 += w1[j] * h[j]
+                a2 += w2[j] * h[j]
+            y[k], y[k + 1], y[k + 2] = a0 + b_out[k], a1 + b_out[k + 1], a2 + b_out[k + 2]
+
+
+@compiled
+def finish_step(
     gates,
     constant,
     c,
@@ -270,15 +323,8 @@ def few_step(
     pens,
     gains,
 ):
-    few_products(weights, inputs, gates)
     advance(gates, constant, HALF, c, inputs)
-    for row in range(outputs.shape[0]):
-        h, y = inputs[row], outputs[row]
-        for k in range(outputs.shape[1]):
-            w, total = w_out[k], F(0.0)
-            for j in range(w.shape[0]):
-                total += w[j] * h[j]
-            y[k] = total + b_out[k]
+    project(inputs, w_out, b_out, outputs)
     sample(
         outputs,
         inputs,
@@ -300,10 +346,62 @@ def few_step(
 
 
 @compiled
-def read_few(weights, gates, constant, c, inputs, place, positions, points, outputs):
+def few_step(
+    pairs,
+    w_points,
+    gates,
+    constant,
+    c,
+    w_out,
+    b_out,
+    outputs,
+    inputs,
+    own,
+    references,
+    guidance,
+    noise,
+    slots,
+    ages,
+    may_end,
+    temperatures,
+    min_log_sigma,
+    place,
+    positions,
+    offsets,
+    pens,
+    gains,
+):
+    few_products(pairs, w_points, inputs, gates)
+    finish_step(
+        gates,
+        constant,
+        c,
+        w_out,
+        b_out,
+        outputs,
+        inputs,
+        own,
+        references,
+        guidance,
+        noise,
+        slots,
+        ages,
+        may_end,
+        temperatures,
+        min_log_sigma,
+        place,
+        positions,
+        offsets,
+        pens,
+        gains,
+    )
+
+
+@compiled
+def read_few(pairs, w_points, gates, constant, c, inputs, place, positions, points, outputs):
     size = c.shape[1]
     for t in range(points.shape[1]):
-        few_products(weights, inputs, gates)
+        few_products(pairs, w_points, inputs, gates)
         advance(gates, constant, HALF, c, inputs)
         for row in range(points.shape[0]):
             outputs[row, t] = inputs[row, :size]

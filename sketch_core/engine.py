@@ -33,7 +33,9 @@ Floats = NDArray[np.float32]
 PEN_DOWN, PEN_LIFT, PEN_END = 0, 1, 2
 ONE, HALF = np.float32(1.0), np.float32(0.5)
 FEW = 2
-"""Rows up to which a compiled product of our own, that reads half precision, is faster than FBGEMM's."""
+"""Rows up to which a compiled product of our own, that reads bf16, is faster than FBGEMM's."""
+MIDDLING = 40
+"""Rows up to which all that follows the product is done in one compiled call; more are worth PyTorch's threads."""
 FEW_READ = 4
 """Rows up to which known points are read in one compiled call."""
 PEN_GUIDANCE = 0.25
@@ -186,6 +188,18 @@ def pack_half(columns: Floats) -> Callable[[Floats], Floats] | None:
     return packed_product
 
 
+def pack_pairs(columns: Floats) -> NDArray[np.uint32] | None:
+    """Weights (4H, H) as :data:`kernels.few_products` reads them: (4H, H / 2) pairs of bf16 numbers.
+
+    Returns:
+        ``None`` where they are not exactly bf16 numbers (those of checkpoints that we save are), or H is odd.
+    """
+    bits, half = np.ascontiguousarray(columns).view(np.uint32), columns.shape[1] // 2
+    if columns.shape[1] % 2 or (bits & 0xFFFF).any():
+        return None
+    return np.ascontiguousarray((bits[:, :half] >> 16) | bits[:, half:])
+
+
 def aligned(shape: tuple[int, ...]) -> Floats:
     """Zeros that start at a multiple of 64 bytes."""
     size = math.prod(shape)
@@ -215,8 +229,8 @@ class CpuEngine(Engine):
         w = np.hstack([w_hh, w_ih[:, :points]])[order]  # (4H, H + P)
         self._packed = pack_half(w)
         self._w = w if self._packed is None else None
-        exact = self._packed is not None and self.compiled and kernels.reads_half()
-        self._half_bits = w.astype(np.float16).view(np.uint16) if exact else None
+        self._pairs = pack_pairs(w[:, :size]) if self.compiled else None
+        self._w_points = np.ascontiguousarray(w[:, size:].T)  # (P, 4H)
         # σ(x) = (1 + tanh(x / 2)) / 2: with the sigmoids' weights halved one tanh serves all four gates of a lone
         # row. Rows of a whole number of 32 bytes are read a tenth faster.
         self._half = np.where(np.arange(4 * size) < 3 * size, np.float32(0.5), np.float32(1.0))
@@ -268,7 +282,7 @@ class CpuEngine(Engine):
         self.prefix_steps += batch * steps
         lengths = np.full(batch, steps) if lengths is None else np.asarray(lengths)
         cell = _Cell(self, state)
-        if self._half_bits is not None and batch <= FEW_READ and (lengths == steps).all():
+        if self._pairs is not None and batch <= FEW_READ and (lengths == steps).all():
             h = cell.read_few(np.ascontiguousarray(points))
             return cell.state(), self._output(h.reshape(-1, size)).reshape(batch, steps, -1)
         outputs = np.empty((batch, steps, size), dtype=np.float32)
@@ -376,10 +390,10 @@ class _Cell:
     def advance_compiled(self) -> None:
         """:meth:`advance` by the compiled kernel, h left in the inputs."""
         assert kernels.advance is not None  # noqa: S101 (for the type checker)
-        if len(self.inputs) <= FEW and self.engine._half_bits is not None:
+        if len(self.inputs) <= FEW and self.engine._pairs is not None:
             few = self.few()
             assert kernels.few_products is not None  # noqa: S101
-            kernels.few_products(self.engine._half_bits, self.inputs, few.gates)
+            kernels.few_products(self.engine._pairs, self.engine._w_points, self.inputs, few.gates)
             kernels.advance(few.gates, self.constant, HALF, self.c, self.inputs)
         elif len(self.inputs) == 1:
             lone = self._lone_gates()
@@ -399,7 +413,8 @@ class _Cell:
         outputs = np.empty((*points.shape[:2], self._size), dtype=np.float32)
         few, positions = self.few(), self.engine.config.positions
         kernels.read_few(
-            self.engine._half_bits,
+            self.engine._pairs,
+            self.engine._w_points,
             few.gates,
             self.constant,
             self.c,
@@ -523,7 +538,6 @@ class _FewBuffers:
     """What :data:`kernels.few_step` writes to."""
 
     def __init__(self, engine: CpuEngine, n: int) -> None:
-        assert engine._half_bits is not None  # noqa: S101 (for the type checker)
         self.gates = np.empty((n, 4 * engine.config.decoder_size), dtype=np.float32)
         self.outputs = np.empty((n, engine.config.output_size), dtype=np.float32)
 
@@ -646,7 +660,8 @@ class SampleBatch:
 
     def _sampled_compiled(self, cell: _Cell) -> tuple[Floats, NDArray[np.int64], Floats]:
         """Offsets (B, 2), pen states (B,) and gains (B,), drawn and fed by the compiled kernels."""
-        assert kernels.sample is not None and kernels.few_step is not None  # noqa: S101 (for the type checker)
+        # For the type checker: all are there, or none.
+        assert kernels.sample is not None and kernels.few_step is not None and kernels.finish_step is not None  # noqa: S101
         engine, n = self.engine, len(self._rows)
         offsets, pens = np.empty((n, 2), dtype=np.float32), np.empty(n, dtype=np.int64)
         gains = np.zeros(n, dtype=np.float32)
@@ -667,18 +682,13 @@ class SampleBatch:
             pens,
             gains,
         )
-        if len(cell) <= FEW and engine._half_bits is not None:
+        if len(cell) <= FEW and engine._pairs is not None:
             few = cell.few()
-            kernels.few_step(
-                engine._half_bits,
-                few.gates,
-                cell.constant,
-                cell.c,
-                engine._w_out_rows,
-                engine._b_out,
-                few.outputs,
-                *chances,
-            )
+            rest = (cell.constant, cell.c, engine._w_out_rows, engine._b_out, few.outputs, *chances)
+            kernels.few_step(engine._pairs, engine._w_points, few.gates, *rest)
+        elif 1 < len(cell) <= MIDDLING:
+            rest = (cell.constant, cell.c, engine._w_out_rows, engine._b_out, cell.few().outputs, *chances)
+            kernels.finish_step(engine._products(cell.inputs), *rest)
         else:
             cell.advance_compiled()
             kernels.sample(engine._output(cell.inputs[:, : engine.config.decoder_size]), *chances)

@@ -12,7 +12,6 @@ import atexit
 import importlib
 import logging
 import os
-import platform
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -26,30 +25,21 @@ place, positions, offsets, pens, gains): draw a point of each drawing from y (B,
 reference's), into offsets (B, 2), pens and gains (B,), and feed it to those rows of inputs and place; see
 :class:`engine.SampleBatch`."""
 few_products: Callable[..., None] | None = None
-"""few_products(weights, inputs, gates): inputs (B, H + P) times half-precision weights (4H, H + P), given as their bits
-(uint16): half the bytes of fp32, which is what a row or two wait for."""
+"""few_products(pairs, w_points, inputs, gates): inputs (B, H + P) times the weights, into gates (B, 4H). The recurrent
+ones are given in bf16, column j and column H / 2 + j in the lower and the upper half of pairs (4H, H / 2), uint32:
+half the bytes of fp32, which is what a row or two wait for. The points' ones are w_points (P, 4H)."""
+finish_step: Callable[..., None] | None = None
+"""finish_step(gates, constant, c, w_out, b_out, outputs, *what sample takes after outputs): all of a step that follows
+the product: a dozen rows spend as long on calls as on this."""
 few_step: Callable[..., None] | None = None
-"""few_step(weights, gates, constant, c, w_out, b_out, outputs, *what sample takes after outputs): the whole step
-of a row or two in one call."""
+"""few_step(pairs, w_points, *what finish_step takes): the whole step of a row or two in one call."""
 
 read_few: Callable[..., None] | None = None
-"""read_few(weights, gates, constant, c, inputs, place, positions, points, outputs): known points (B, T, 5) of a few
-rows, and h (B, T, H) before each into outputs."""
+"""read_few(pairs, w_points, gates, constant, c, inputs, place, positions, points, outputs): known points (B, T, 5) of a
+few rows, and h (B, T, H) before each into outputs."""
 
 rdp_keep: Callable[..., None] | None = None
 """rdp_keep(points, epsilon, keep): which of points (N, 2), float64, stay, into keep (N,); see :func:`strokes.rdp`."""
-
-
-def reads_half() -> bool:
-    """Whether this CPU turns half precision into single in hardware; elsewhere the compiler would call a library that
-    is not there."""
-    try:
-        from llvmlite import binding  # noqa: PLC0415 (comes with Numba)
-
-        machine = platform.machine().lower()
-        return machine in ("arm64", "aarch64") or bool(binding.get_host_cpu_features().get("f16c"))
-    except Exception:  # as below
-        return False
 
 
 def _load() -> ModuleType:
@@ -70,7 +60,8 @@ if os.environ.get("DUET_COMPILED", "1") != "0":
     try:
         compiled = _load()
         advance, sample = compiled.advance, compiled.sample
-        few_products, few_step, read_few = compiled.few_products, compiled.few_step, compiled.read_few
+        few_products, finish_step = compiled.few_products, compiled.finish_step
+        few_step, read_few = compiled.few_step, compiled.read_few
         rdp_keep = compiled.rdp_keep
     except Exception as error:  # Numba fails in many ways on unknown systems; NumPy always works
         logging.getLogger(__name__).info("No compiled kernels (%s): sampling in NumPy.", error)

@@ -25,9 +25,17 @@ def test_round_trip(folder, tiny_sketcher, half_cat):
     assert again.categories == tiny_sketcher.categories and again.scale_factor == 30.0 and again.n_max == 60
     for name, array in tiny_sketcher.source.weights.items():
         assert again.weights[name].dtype == np.float32
-        assert np.array_equal(again.weights[name], array.astype(np.float16).astype(np.float32))
-    for a, b in zip(again.model().parameters(), tiny_sketcher.model.parameters(), strict=True):
-        assert torch.equal(a, b.half().float())
+        kept = torch.from_numpy(array)
+        if name in (
+            "decoder.initial.weight",
+            "decoder.lstm.weight_ih_l0",
+            "decoder.lstm.weight_hh_l0",
+            "decoder.output.weight",
+        ):
+            kept = kept.bfloat16()
+        assert np.array_equal(again.weights[name], kept.half().float().numpy())
+    for name, parameter in again.model().named_parameters():
+        assert np.array_equal(parameter.detach().numpy(), again.weights[name])
     checkpoint.save(again, folder.parent / "again")  # rounded once, the same from then on
     assert (folder.parent / "again" / "weights.safetensors").read_bytes() == (
         folder / "weights.safetensors"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from sketch_core import checkpoint, losses, prefix, strokes
 from sketch_core import engine as engines
-from sketch_core import losses, prefix, strokes
 from sketch_core.engine import PEN_END, CpuEngine, draw_noise, sample_guided, sample_point
 from sketch_core.generate import SETTLING, CategoryError, Sketcher
 from sketch_core.mixture import CANDIDATES, temperatures
@@ -18,7 +18,7 @@ def rows_of(drawing, factor):
     return strokes.to_stroke5(strokes.to_stroke3(drawing), scale_factor=factor)
 
 
-@pytest.fixture(params=["compiled", "compiled, half precision", "numpy", "numpy, half precision", "torch"])
+@pytest.fixture(params=["compiled", "compiled, as stored", "numpy", "numpy, as stored", "torch"])
 def engine(request, tiny_sketcher, monkeypatch):
     """Each way an engine works, in the place of the tiny sketcher's own."""
     if request.param == "torch":
@@ -27,13 +27,14 @@ def engine(request, tiny_sketcher, monkeypatch):
         monkeypatch.setattr(tiny_sketcher, "engine", other)
         return other
     weights = dict(tiny_sketcher.source.weights)
-    if "half" in request.param:
-        weights = {name: array.astype(np.float16).astype(np.float32) for name, array in weights.items()}
+    if "stored" in request.param:
+        weights = {name: checkpoint.stored(name, array).astype(np.float32) for name, array in weights.items()}
         for name, parameter in tiny_sketcher.model.named_parameters():
             monkeypatch.setattr(parameter, "data", torch.from_numpy(weights[name]))
     engine = CpuEngine(tiny_sketcher.source.architecture, weights, compiled="compiled" in request.param)
     assert engine.compiled == ("compiled" in request.param), "Numba is among the requirements"
-    assert (engine._packed is not None) <= ("half" in request.param)
+    assert (engine._packed is not None) <= ("stored" in request.param)
+    assert (engine._pairs is not None) == (request.param == "compiled, as stored")
     monkeypatch.setattr(tiny_sketcher, "engine", engine)
     return engine
 
