@@ -23,7 +23,7 @@ from app import logs
 from sketch_core import Sketcher, checkpoint, strokes
 from sketch_core.generate import BLENDS, GUIDANCE, MAX_GUIDANCE, SPREAD, Kind, StreamRow, blend_size
 from sketch_core.inspection import guess, inspect
-from sketch_core.scheduler import MAX_WAITING, BusyError, Scheduler
+from sketch_core.scheduler import MAX_WAITING, BusyError, Crew
 from sketch_core.strokes import Drawing
 
 log = logging.getLogger(__name__)
@@ -232,7 +232,7 @@ def check_request(fields: dict[str, Any], categories: Sequence[str]) -> Request:
 class Network:
     """A checkpoint at work: drawings in the making share its steps."""
 
-    def __init__(self, sketcher: Sketcher, scheduler: Scheduler | None) -> None:
+    def __init__(self, sketcher: Sketcher, scheduler: Crew | None) -> None:
         self.sketcher, self.scheduler = sketcher, scheduler
 
     def close(self, *, finish: bool = True) -> None:
@@ -329,7 +329,7 @@ class Studio:
             return self._others[name]
 
     def _network(self, sketcher: Sketcher) -> Network:
-        return Network(sketcher, Scheduler(sketcher.engine, max_waiting=self._waiting) if self._continuous else None)
+        return Network(sketcher, Crew(sketcher.engine, max_waiting=self._waiting) if self._continuous else None)
 
     def check(self, fields: dict[str, Any]) -> Request:
         """A request that came as JSON, checked; see :func:`check_request`.

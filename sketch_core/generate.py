@@ -526,7 +526,8 @@ class Sketcher:
 
     def free_state(self, category: str | None, n: int) -> State:
         """The decoder before the first point of n free drawings."""
-        return self.engine.start(self._condition(self.category_index(category), None, n))
+        one = self.engine.start(self._condition(self.category_index(category), None, 1))
+        return one.take(np.zeros(n, dtype=np.int64))
 
     # -- plans -------------------------------------------------------------------------------------
 

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
+import operator
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
 
-from sketch_core.engine import PEN_END, Engine
+from sketch_core.engine import PEN_END, CpuEngine, Engine
 from sketch_core.generate import Job, StreamRow
 
 log = logging.getLogger("sketch_core.scheduler")
@@ -32,6 +34,8 @@ FLUSH_SECONDS = 0.03
 """Points are handed on this often, the first ones at once: thirty times a second is what an eye can follow."""
 SIZES = 11
 """Sizes of steps are counted in so many classes: 1 drawing, 2, up to 4, up to 8, … up to 1,024."""
+MOST_WORKERS = 8
+"""Of a crew: what they do in Python, some tenth of their time, they do one after the other."""
 UNHURRIED = 8
 """Requests up to which that holds; with more, each hears proportionally less often, as telling costs as well."""
 
@@ -53,6 +57,13 @@ class Statistics:
     """Time spent in steps."""
     sizes: list[int] = field(default_factory=lambda: [0] * SIZES)
     """Steps by how many drawings shared them: class k holds those of up to 2^k (the last, all larger ones too)."""
+
+    def __add__(self, other: Statistics) -> Statistics:
+        numbers = [item.name for item in fields(self) if item.name != "sizes"]
+        return Statistics(
+            sizes=[a + b for a, b in zip(self.sizes, other.sizes, strict=True)],
+            **{name: getattr(self, name) + getattr(other, name) for name in numbers},
+        )
 
 
 @dataclass
@@ -144,6 +155,12 @@ class Scheduler:
     def rows(self) -> int:
         """Rows of the network in the batch."""
         return self._batch.cell_rows
+
+    @property
+    def load(self) -> int:
+        """Rows of the network that are in the batch or wait to be."""
+        with self._changed:
+            return self.rows + sum(ticket.job.rows for ticket in self._waiting)
 
     def close(self, *, finish: bool = True, timeout: float = 10.0) -> None:
         """Take no more requests, answer those in flight (or drop them), and stop."""
@@ -281,3 +298,69 @@ class Scheduler:
         self._waiting.clear()
         self._owners.clear()
         self._batch = self.engine.batch()
+
+
+class Crew:
+    """Schedulers that work side by side, each on a core of its own; a request joins the one with the least to do.
+
+    Two of them drew 529 drawings a second for 16 requests at once, one with two threads in its products 374, and one
+    with one 276. Threads wait for each other at every step, for 8 ms where other work shares their cores; these wait
+    for nobody.
+
+    Args:
+        engine: the network.
+        workers: how many. By default half the cores (:data:`MOST_WORKERS` at most): reading starts, the page and the
+            wire take the others (on two cores a second worker gained no drawings a second, and cost the first point
+            9 ms). One for a network on a GPU.
+        max_rows: rows at most in each one's batch.
+        max_waiting: requests in line at most, of all together: each has its share of them.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        workers: int | None = None,
+        max_rows: int = MAX_ROWS,
+        max_waiting: int = MAX_WAITING,
+    ) -> None:
+        if workers is None:
+            half = max(1, (os.cpu_count() or 1) // 2)
+            workers = min(half, MOST_WORKERS) if isinstance(engine, CpuEngine) else 1
+        share = math.ceil(max_waiting / workers)
+        self.workers = [Scheduler(engine, max_rows=max_rows, max_waiting=share, threads=1) for _ in range(workers)]
+        self._lock = threading.Lock()
+
+    def submit(
+        self, job: Job, on_rows: Callable[[list[StreamRow]], None], cancelled: Callable[[], bool] = lambda: False
+    ) -> Future[None]:
+        """Put a request in line; see :meth:`Scheduler.submit`."""
+        with self._lock:  # two at once would both choose the same
+            worker = min(self.workers, key=lambda worker: worker.load)
+            return worker.submit(job, on_rows, cancelled)
+
+    @property
+    def waiting(self) -> int:
+        """Requests in line."""
+        return sum(worker.waiting for worker in self.workers)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the network at work."""
+        return sum(worker.rows for worker in self.workers)
+
+    @property
+    def statistics(self) -> Statistics:
+        """What all have done."""
+        return functools.reduce(operator.add, (worker.statistics for worker in self.workers))
+
+    def close(self, *, finish: bool = True, timeout: float = 10.0) -> None:
+        """Take no more requests, answer those in flight (or drop them), and stop."""
+        closing = [
+            threading.Thread(target=worker.close, kwargs={"finish": finish, "timeout": timeout})
+            for worker in self.workers
+        ]
+        for thread in closing:
+            thread.start()
+        for thread in closing:
+            thread.join()

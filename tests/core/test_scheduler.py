@@ -8,19 +8,25 @@ import numpy as np
 import pytest
 import torch
 
-from sketch_core.scheduler import BusyError, Scheduler
+from sketch_core.scheduler import BusyError, Crew, Scheduler, Statistics
 from sketch_core.torch_engine import TorchEngine
 
 
-@pytest.fixture(params=["cpu", "torch"])
+@pytest.fixture(params=["cpu", "torch", "crew"])
 def scheduler(request, tiny_sketcher, monkeypatch):
+    """Each way drawings can be scheduled."""
     if request.param == "torch":
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         engine = TorchEngine(tiny_sketcher.source.architecture, tiny_sketcher.source.weights, device)
         monkeypatch.setattr(tiny_sketcher, "engine", engine)
-    scheduler = Scheduler(tiny_sketcher.engine, threads=1)
+    crew = request.param == "crew"
+    scheduler = Crew(tiny_sketcher.engine, workers=2) if crew else Scheduler(tiny_sketcher.engine, threads=1)
     yield scheduler
     scheduler.close(finish=False)
+
+
+def workers_of(scheduler):
+    return scheduler.workers if isinstance(scheduler, Crew) else [scheduler]
 
 
 def run(scheduler, sketcher, *arguments, **options):
@@ -45,7 +51,7 @@ def test_drawings_are_the_same_as_alone(scheduler, tiny_sketcher, half_cat):
             mine, alone = ([row for row in found if row.k == k] for found in (rows, expected))
             assert [row.pen for row in mine] == [row.pen for row in alone]
             assert np.allclose([row[1:3] for row in mine], [row[1:3] for row in alone], atol=1e-2)
-    assert scheduler.rows == 0 and not scheduler._owners
+    assert scheduler.rows == 0 and not any(worker._owners for worker in workers_of(scheduler))
 
 
 def test_a_late_request_does_not_wait_for_the_end_of_others(tiny_sketcher, half_cat):
@@ -180,7 +186,7 @@ def test_a_failing_step_leaves_nobody_waiting(scheduler, tiny_sketcher, monkeypa
         raise FloatingPointError("broken")
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(scheduler._batch), "step", broken)
+        patch.setattr(type(workers_of(scheduler)[0]._batch), "step", broken)
         _, future = run(scheduler, tiny_sketcher, "draw", n=3)
         with pytest.raises(FloatingPointError):
             future.result(20)
@@ -196,3 +202,51 @@ def test_closing_answers_what_is_in_flight(tiny_sketcher):
     assert future.done() and sum(row.pen == 2 for row in rows) == 5
     with pytest.raises(BusyError):
         run(scheduler, tiny_sketcher, "draw", n=5)
+
+
+def test_a_crew_shares_its_work_out(tiny_sketcher):
+    """Three requests that stand still: the third joins the worker with the fewest rows."""
+    crew = Crew(tiny_sketcher.engine, workers=2)
+    go_on = threading.Event()
+    begun = [threading.Event() for _ in range(3)]
+
+    def held(number):
+        def on_rows(rows):
+            begun[number].set()
+            go_on.wait(20)
+
+        return on_rows
+
+    futures = []
+    for number, n in enumerate((40, 1)):
+        futures.append(crew.submit(tiny_sketcher.prepare("draw", None, n=n, seed=number), held(number)))
+        assert begun[number].wait(20)
+    assert [worker.statistics.requests for worker in crew.workers] == [1, 1]
+    futures.append(crew.submit(tiny_sketcher.prepare("draw", None, n=1, seed=2), held(2)))
+    assert [worker.waiting for worker in crew.workers] == [0, 1] and crew.waiting == 1
+    go_on.set()
+    for future in futures:
+        future.result(20)
+    crew.close()
+    assert crew.statistics.requests == 3 and crew.statistics.points > 0
+    assert crew.statistics.steps == sum(worker.statistics.steps for worker in crew.workers)
+    with pytest.raises(BusyError):
+        crew.submit(tiny_sketcher.prepare("draw", None, n=1), lambda rows: None)
+
+
+def test_a_crew_has_a_worker_for_two_cores_and_one_for_a_gpu(tiny_sketcher, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    source = tiny_sketcher.source
+    for engine, workers in (
+        (tiny_sketcher.engine, 3),
+        (TorchEngine(source.architecture, source.weights, torch.device("cpu")), 1),
+    ):
+        crew = Crew(engine, max_waiting=4)
+        assert len(crew.workers) == workers
+        assert sum(worker.max_waiting for worker in crew.workers) >= 4
+        crew.close()
+
+
+def test_statistics_add_up():
+    one, other = Statistics(steps=1, busy_seconds=0.5, sizes=[1] * 11), Statistics(steps=2, points=3, sizes=[2] * 11)
+    assert one + other == Statistics(steps=3, points=3, busy_seconds=0.5, sizes=[3] * 11)
