@@ -177,6 +177,9 @@ class Sketcher:
             epsilon=source.epsilon,
         )
         self._category_index = {name: index for index, name in enumerate(source.categories)}
+        # Starts of free drawings by category, 12 KB each: the weights for one take longer to read than it does.
+        self._known: dict[int, State] = {}
+        self._known_by: Engine | None = None
 
     # -- what it is --------------------------------------------------------------------------------
 
@@ -526,8 +529,12 @@ class Sketcher:
 
     def free_state(self, category: str | None, n: int) -> State:
         """The decoder before the first point of n free drawings."""
-        one = self.engine.start(self._condition(self.category_index(category), None, 1))
-        return one.take(np.zeros(n, dtype=np.int64))
+        if self._known_by is not self.engine:
+            self._known, self._known_by = {}, self.engine
+        index = self.category_index(category)
+        if index not in self._known:
+            self._known[index] = self.engine.start(self._condition(index, None, 1))
+        return self._known[index].take(np.zeros(n, dtype=np.int64))
 
     # -- plans -------------------------------------------------------------------------------------
 
