@@ -59,6 +59,7 @@ def main() -> None:
                     device=options.device,
                     threads=options.threads,
                     precision=precision,
+                    workers=0,  # what is prepared in one turn would be used in the next
                     steps=options.rounds * options.steps + 1,
                 )
             )

@@ -198,7 +198,9 @@ def run_fine_tuning(options: argparse.Namespace) -> None:
     rows = [sketcher.draw(word, temperature, n=8) for word in tuner.words for temperature in (0.3, 0.6)]
     labels = [f"{word}, τ {temperature}" for word in tuner.words for temperature in (0.3, 0.6)]
     sheet = write_sheet(folder / fine_tune.SHEET_FILE, rows, labels)
-    (folder / checkpoint.CARD_FILE).write_text(fine_tune.card(tuner, learned, sheet.name), encoding="utf-8")
+    (folder / checkpoint.CARD_FILE).write_text(
+        fine_tune.card(tuner, learned, picture=sheet.suffix == ".png"), encoding="utf-8"
+    )
     print(fine_tune.summary(tuner))
     print(f"{folder}: look at {sheet.name}, then `python app.py --checkpoint {folder}`")
 
@@ -217,7 +219,7 @@ def write_sample_sheet(trainer: Trainer, n_categories: int = 8, n: int = 6) -> N
 
 
 def write_sheet(file: Path, rows: list[list[Any]], labels: list[str]) -> Path:
-    """A contact sheet as a PNG picture, or as SVG where the cairo library is missing: no run is lost for a picture.
+    """A contact sheet as a PNG picture, or as SVG where the cairo library is missing: no run ends for want of it.
 
     Returns:
         The file that was written.
@@ -313,7 +315,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
             Path(options.json).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if options.save:
         sketcher.source.metrics[options.split] = results
-        checkpoint.save(sketcher.source, folder)
+        checkpoint.save_description(sketcher.source, folder)
 
 
 # ---------------------------------------------------------------------------------------------------

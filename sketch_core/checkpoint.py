@@ -126,22 +126,29 @@ def save(checkpoint: Checkpoint, folder: str | Path, *, half: bool = True) -> Pa
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint.name = checkpoint.name or folder.name
-    weights_part, config_part = folder / f".{WEIGHTS_FILE}.part", folder / f".{CONFIG_FILE}.part"
+    weights_part = folder / f".{WEIGHTS_FILE}.part"
     weights = {name: stored(name, array) if half else array for name, array in checkpoint.weights.items()}
     save_file(weights, weights_part, metadata={DIGEST_KEY: _digest(weights)})
     weights_part.chmod(0o644)  # safetensors makes it readable for its owner only
 
-    def describe_with(known: str | list[str]) -> None:
-        about = checkpoint.info() | {FILE_HASH_KEY: known}
-        config_part.write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(config_part, folder / CONFIG_FILE)
-
     new = file_hash(weights_part)
     if (folder / WEIGHTS_FILE).is_file():
-        describe_with([new, file_hash(folder / WEIGHTS_FILE)])
+        _describe(checkpoint, folder, [new, file_hash(folder / WEIGHTS_FILE)])
     os.replace(weights_part, folder / WEIGHTS_FILE)
-    describe_with(new)
+    _describe(checkpoint, folder, new)
     return folder
+
+
+def save_description(checkpoint: Checkpoint, folder: Path) -> None:
+    """Write what is known about a checkpoint that was loaded from a folder; its weights stay as they are."""
+    _describe(checkpoint, folder, file_hash(folder / WEIGHTS_FILE))
+
+
+def _describe(checkpoint: Checkpoint, folder: Path, hashes: str | list[str]) -> None:
+    part = folder / f".{CONFIG_FILE}.part"
+    about = checkpoint.info() | {FILE_HASH_KEY: hashes}
+    part.write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(part, folder / CONFIG_FILE)
 
 
 def file_hash(file: Path) -> str:
@@ -154,13 +161,13 @@ def stored(name: str, array: NDArray[Any]) -> NDArray[Any]:
     """Weights as they are stored: in half precision, unless that would overflow.
 
     Rounding moves nats a step by less than 0.001, halves the file, and lets the engine multiply by packed
-    half-precision weights without any further loss. The decoder's matrices are rounded to bf16's 8 bits as well (nats
-    move by less than 0.0001), so that a compiled product may read them as bf16, which becomes single precision by a
-    shift.
+    half-precision weights without any further loss. The decoder's recurrent weights are rounded to bf16's 8 bits as
+    well (nats move by less than 0.0001), so that a row or two may read them as bf16, which becomes single precision by
+    a shift.
     """
-    exact = bool(np.abs(array).max(initial=0.0) > np.finfo(np.float16).max)
-    if not exact and name.startswith("decoder.") and array.ndim == 2:
+    if name == "decoder.lstm.weight_hh_l0":
         array = torch.from_numpy(np.asarray(array, dtype=np.float32)).bfloat16().float().numpy()
+    exact = bool(np.abs(array).max(initial=0.0) > np.finfo(np.float16).max)
     return np.ascontiguousarray(array, dtype=np.float32 if exact else np.float16)
 
 

@@ -300,101 +300,16 @@ def project(inputs, w_out, b_out, outputs):
 
 
 @compiled
-def finish_step(
-    gates,
-    constant,
-    c,
-    w_out,
-    b_out,
-    outputs,
-    inputs,
-    own,
-    references,
-    guidance,
-    noise,
-    slots,
-    ages,
-    may_end,
-    temperatures,
-    min_log_sigma,
-    place,
-    positions,
-    offsets,
-    pens,
-    gains,
-):
+def finish_step(gates, constant, c, w_out, b_out, outputs, inputs, *chances):
     advance(gates, constant, HALF, c, inputs)
     project(inputs, w_out, b_out, outputs)
-    sample(
-        outputs,
-        inputs,
-        own,
-        references,
-        guidance,
-        noise,
-        slots,
-        ages,
-        may_end,
-        temperatures,
-        min_log_sigma,
-        place,
-        positions,
-        offsets,
-        pens,
-        gains,
-    )
+    sample(outputs, inputs, *chances)
 
 
 @compiled
-def few_step(
-    pairs,
-    w_points,
-    gates,
-    constant,
-    c,
-    w_out,
-    b_out,
-    outputs,
-    inputs,
-    own,
-    references,
-    guidance,
-    noise,
-    slots,
-    ages,
-    may_end,
-    temperatures,
-    min_log_sigma,
-    place,
-    positions,
-    offsets,
-    pens,
-    gains,
-):
+def few_step(pairs, w_points, gates, constant, c, w_out, b_out, outputs, inputs, *chances):
     few_products(pairs, w_points, inputs, gates)
-    finish_step(
-        gates,
-        constant,
-        c,
-        w_out,
-        b_out,
-        outputs,
-        inputs,
-        own,
-        references,
-        guidance,
-        noise,
-        slots,
-        ages,
-        may_end,
-        temperatures,
-        min_log_sigma,
-        place,
-        positions,
-        offsets,
-        pens,
-        gains,
-    )
+    finish_step(gates, constant, c, w_out, b_out, outputs, inputs, *chances)
 
 
 @compiled

@@ -35,7 +35,7 @@ ONE, HALF = np.float32(1.0), np.float32(0.5)
 FEW = 2
 """Rows up to which a compiled product of our own, that reads bf16, is faster than FBGEMM's."""
 MIDDLING = 40
-"""Rows up to which all that follows the product is done in one compiled call; more are worth PyTorch's threads."""
+"""Rows up to which all that follows the product is done in one compiled call; more are worth PyTorch's own product."""
 FEW_READ = 4
 """Rows up to which known points are read in one compiled call."""
 PEN_GUIDANCE = 0.25
@@ -192,7 +192,8 @@ def pack_pairs(columns: Floats) -> NDArray[np.uint32] | None:
     """Weights (4H, H) as :data:`kernels.few_products` reads them: (4H, H / 2) pairs of bf16 numbers.
 
     Returns:
-        ``None`` where they are not exactly bf16 numbers (those of checkpoints that we save are), or H is odd.
+        ``None`` where they are not exactly bf16 numbers (those of checkpoints that we save are), or H is odd: then a
+        lone row takes half as long again.
     """
     bits, half = np.ascontiguousarray(columns).view(np.uint32), columns.shape[1] // 2
     if columns.shape[1] % 2 or (bits & 0xFFFF).any():
@@ -402,7 +403,7 @@ class _Cell:
             kernels.advance(self.engine._products(self.inputs), self.constant, HALF, self.c, self.inputs)
 
     def few(self) -> _FewBuffers:
-        """Buffers of the step of a row or two."""
+        """Buffers of the steps of a few rows."""
         if self._few is None or len(self._few.gates) != len(self.inputs):
             self._few = _FewBuffers(self.engine, len(self.inputs))
         return self._few
@@ -535,7 +536,7 @@ class _LoneBuffers:
 
 
 class _FewBuffers:
-    """What :data:`kernels.few_step` writes to."""
+    """What :data:`kernels.few_step` and :data:`kernels.read_few` write to."""
 
     def __init__(self, engine: CpuEngine, n: int) -> None:
         self.gates = np.empty((n, 4 * engine.config.decoder_size), dtype=np.float32)
@@ -687,7 +688,8 @@ class SampleBatch:
             rest = (cell.constant, cell.c, engine._w_out_rows, engine._b_out, few.outputs, *chances)
             kernels.few_step(engine._pairs, engine._w_points, few.gates, *rest)
         elif 1 < len(cell) <= MIDDLING:
-            rest = (cell.constant, cell.c, engine._w_out_rows, engine._b_out, cell.few().outputs, *chances)
+            outputs = np.empty((len(cell), engine.config.output_size), dtype=np.float32)
+            rest = (cell.constant, cell.c, engine._w_out_rows, engine._b_out, outputs, *chances)
             kernels.finish_step(engine._products(cell.inputs), *rest)
         else:
             cell.advance_compiled()

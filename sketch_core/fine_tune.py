@@ -511,14 +511,15 @@ def summary(tuner: FineTuner) -> str:
     return "\n".join(lines)
 
 
-def card(tuner: FineTuner, learned: checkpoint.Checkpoint, sheet: str = SHEET_FILE) -> str:
-    """A model card; ``sheet`` is the picture beside it."""
+def card(tuner: FineTuner, learned: checkpoint.Checkpoint, *, picture: bool = True) -> str:
+    """A model card, with :data:`SHEET_FILE` in it or without."""
     words = ", ".join(tuner.words)
+    shown = f"![What it draws of {words}, at two temperatures]({SHEET_FILE})\n\n" if picture else ""
     return (
         f"# {learned.name}\n\n{tuner.source.name}, taught {words} from {len(tuner.train_set):,} drawings in "
         f"{tuner.seconds / 60:.1f} minutes (`--keep {tuner.config.keep}`). It still knows its other "
         f"{len(tuner.categories) - len(tuner.words)} categories.\n\n"
-        f"![What it draws of {words}, at two temperatures]({sheet})\n\n"
+        + shown
         + "\n".join(f"- {line}" for line in summary(tuner).splitlines())
         + "\n\n`sketch_core/evaluate.py` says what these figures mean. The licence of what it was made from holds on.\n"
     )

@@ -179,7 +179,7 @@ class Sketcher:
         self._category_index = {name: index for index, name in enumerate(source.categories)}
         # Starts of free drawings by category, 12 KB each: the weights for one take longer to read than it does.
         self._known: dict[int, State] = {}
-        self._known_by: Engine | None = None
+        self._known_by: Engine = self.engine
 
     # -- what it is --------------------------------------------------------------------------------
 
@@ -531,10 +531,11 @@ class Sketcher:
         """The decoder before the first point of n free drawings."""
         if self._known_by is not self.engine:
             self._known, self._known_by = {}, self.engine
-        index = self.category_index(category)
-        if index not in self._known:
-            self._known[index] = self.engine.start(self._condition(index, None, 1))
-        return self._known[index].take(np.zeros(n, dtype=np.int64))
+        known, index = self._known, self.category_index(category)
+        one = known.get(index)
+        if one is None:
+            one = known[index] = self.engine.start(self._condition(index, None, 1))
+        return one.take(np.zeros(n, dtype=np.int64))
 
     # -- plans -------------------------------------------------------------------------------------
 

@@ -63,7 +63,7 @@ class _Read(NamedTuple):
     """(N, 3) stroke3 that was read."""
     state: State
     nats: NDArray[np.float64]
-    """(readers,) of those rows, as they were read."""
+    """(readers,) of those rows, as they were read; 0 where nobody asked."""
 
 
 class PrefixReader:
@@ -113,7 +113,8 @@ class PrefixReader:
             scale = share * FRAME_SIZE / settled_side(drawing)
         rows = self.rows(drawing, scale, pen_down)
         readers = [index] if index == self.any_index else [index, self.any_index]
-        read = self._follow(("state", index, scale), digests, rows, pen_down, readers, np.ones(len(readers)))
+        kind = ("state", index, scale)
+        read = self._follow(kind, digests, rows, pen_down, readers, np.ones(len(readers)), scored=False)
         prefix = Prefix(read.state.take([0]), read.state.take([1]) if len(readers) > 1 else None, share, scale)
         self._remember(self._prefixes, key, prefix, CACHED_PREFIXES)
         return prefix
@@ -159,6 +160,8 @@ class PrefixReader:
         readers: list[int],
         factors: NDArray[np.float64],
         cache: OrderedDict[tuple[Any, ...], Any] | None = None,
+        *,
+        scored: bool = True,
     ) -> _Read:
         """Read rows, from after the most strokes that were read before.
 
@@ -167,6 +170,7 @@ class PrefixReader:
             digests: of the drawing's first stroke, its first two, …, all.
             readers: category index of each row of the batch.
             factors: what each of them sees the rows' offsets multiplied by.
+            scored: whether the nats are wanted; else they are left at 0.
         """
         most = CACHED_STATES if cache is None else CACHED_GUESSES
         cache = self._states if cache is None else cache
@@ -195,9 +199,12 @@ class PrefixReader:
                 ]
             )
             state, y = self.engine.read(state, points)
-            lengths = torch.full((len(readers),), points.shape[1])
-            steps = losses.step_losses(torch.from_numpy(y), torch.from_numpy(points), lengths, min_sigma=self.min_sigma)
-            nats = nats + (steps.offset + steps.pen).sum(dim=1).double().numpy()
+            if scored:
+                lengths = torch.full((len(readers),), points.shape[1])
+                steps = losses.step_losses(
+                    torch.from_numpy(y), torch.from_numpy(points), lengths, min_sigma=self.min_sigma
+                )
+                nats = nats + (steps.offset + steps.pen).sum(dim=1).double().numpy()
         read = _Read(rows, state, nats)
         if not pen_down:  # what goes on may end its last stroke elsewhere
             self._remember(cache, (*kind, digests[-1]), read, most)

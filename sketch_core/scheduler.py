@@ -1,4 +1,4 @@
-"""Continuous batching: everyone's drawings in the making share the network's steps.
+"""Continuous batching: drawings in the making share the network's steps, whoever asked for them.
 
 One thread owns one :class:`sketch_core.engine.SampleBatch`. A request joins it at the next step, whatever the
 others are at, and leaves when its drawings have ended or its asker has gone. All in the batch move one step at a
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 import operator
 import os
 import threading
@@ -28,7 +27,7 @@ from sketch_core.generate import Job, StreamRow
 log = logging.getLogger("sketch_core.scheduler")
 
 MAX_ROWS = 768
-"""Rows of the network in one batch: a step of as many takes some 10 ms on two cores."""
+"""Rows of the network in one batch: a step of as many takes some 20 ms of one core."""
 MAX_WAITING = 64
 FLUSH_SECONDS = 0.03
 """Points are handed on this often, the first ones at once: thirty times a second is what an eye can follow."""
@@ -120,7 +119,12 @@ class Scheduler:
     # -- from any thread ---------------------------------------------------------------------------
 
     def submit(
-        self, job: Job, on_rows: Callable[[list[StreamRow]], None], cancelled: Callable[[], bool] = lambda: False
+        self,
+        job: Job,
+        on_rows: Callable[[list[StreamRow]], None],
+        cancelled: Callable[[], bool] = lambda: False,
+        *,
+        max_waiting: int | None = None,
     ) -> Future[None]:
         """Put a request in line.
 
@@ -129,6 +133,7 @@ class Scheduler:
             on_rows: called in the scheduler's thread with new points, as :meth:`Sketcher.stream` yields them; must
                 not block. What it raises ends the request.
             cancelled: asked before every step; once it says yes the request leaves and its future is done.
+            max_waiting: requests in line at most, this time.
 
         Returns:
             A future that is done when all drawings have ended.
@@ -138,7 +143,7 @@ class Scheduler:
         """
         ticket = _Ticket(job, on_rows, cancelled)
         with self._changed:
-            if self._closed or len(self._waiting) >= self.max_waiting:
+            if self._closed or len(self._waiting) >= (self.max_waiting if max_waiting is None else max_waiting):
                 self.statistics.refused += 1
                 raise BusyError("Many people are drawing right now; please try again in a moment.")
             self._waiting.append(ticket)
@@ -303,17 +308,20 @@ class Scheduler:
 class Crew:
     """Schedulers that work side by side, each on a core of its own; a request joins the one with the least to do.
 
-    Two of them drew 529 drawings a second for 16 requests at once, one with two threads in its products 374, and one
-    with one 276. Threads wait for each other at every step, for 8 ms where other work shares their cores; these wait
-    for nobody.
+    On two cores and with nothing else to do, two of them drew 529 drawings a second for 16 requests at once, one with
+    two threads in its products 374, and one with one 276. Threads wait for each other at every step, for 8 ms where
+    other work shares their cores; these wait for nobody. One request alone gets one core.
 
     Args:
         engine: the network.
-        workers: how many. By default half the cores (:data:`MOST_WORKERS` at most): reading starts, the page and the
-            wire take the others (on two cores a second worker gained no drawings a second, and cost the first point
-            9 ms). One for a network on a GPU.
+        workers: how many. By default half the cores (:data:`MOST_WORKERS` at most): in a server, reading starts, the
+            page and the wire take the others (with all of these on two cores, a second worker gained nothing). One
+            for a network on a GPU.
         max_rows: rows at most in each one's batch.
-        max_waiting: requests in line at most, of all together: each has its share of them.
+        max_waiting: requests in line at most, of all together.
+
+    Raises:
+        ValueError: fewer than one worker.
     """
 
     def __init__(
@@ -327,17 +335,27 @@ class Crew:
         if workers is None:
             half = max(1, (os.cpu_count() or 1) // 2)
             workers = min(half, MOST_WORKERS) if isinstance(engine, CpuEngine) else 1
-        share = math.ceil(max_waiting / workers)
-        self.workers = [Scheduler(engine, max_rows=max_rows, max_waiting=share, threads=1) for _ in range(workers)]
+        if workers < 1:
+            raise ValueError("A crew needs at least one worker.")
+        self.max_waiting = max_waiting
+        self.workers = [
+            Scheduler(engine, max_rows=max_rows, max_waiting=max_waiting, threads=1) for _ in range(workers)
+        ]
         self._lock = threading.Lock()
 
     def submit(
         self, job: Job, on_rows: Callable[[list[StreamRow]], None], cancelled: Callable[[], bool] = lambda: False
     ) -> Future[None]:
-        """Put a request in line; see :meth:`Scheduler.submit`."""
+        """Put a request in line; see :meth:`Scheduler.submit`. Not from within ``on_rows`` or a future's callback.
+
+        Raises:
+            BusyError: too many are waiting, or the crew is closed.
+        """
         with self._lock:  # two at once would both choose the same
             worker = min(self.workers, key=lambda worker: worker.load)
-            return worker.submit(job, on_rows, cancelled)
+            # Places in line that other workers' requests have taken are not this one's to give.
+            taken = sum(other.waiting for other in self.workers if other is not worker)
+            return worker.submit(job, on_rows, cancelled, max_waiting=self.max_waiting - taken)
 
     @property
     def waiting(self) -> int:
