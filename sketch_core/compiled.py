@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic as numba_intrinsic
 
-from sketch_core.mixture import CANDIDATES, MAX_LOG_SIGMA, MAX_RHO, RATIO_FLOOR
+from sketch_core.mixture import CANDIDATES, MAX_LOG_SIGMA, MAX_RHO, PEN_FLOOR, RATIO_FLOOR
 from sketch_core.model import POSITION_SCALE
 
 # What may be reordered, so that sums use whole vectors; infinities and NaN keep their meaning.
@@ -118,6 +118,15 @@ def pen_log_prob(y, pen):
 
 
 @compiled
+def pen_chances(y):
+    """q1, q2, q3 at τ = 1."""
+    highest = max(y[0], y[1], y[2])
+    down, lift, end = math.exp(y[0] - highest), math.exp(y[1] - highest), math.exp(y[2] - highest)
+    total = down + lift + end
+    return down / total, lift / total, end / total
+
+
+@compiled
 def feed(x, size, place, positions, dx, dy, pen):
     """Take a point as a row's next input."""
     place[0] += dx
@@ -164,9 +173,10 @@ def sample(
         if reference >= 0:
             y_reference = outputs[reference]
             weight = guidance[drawing, 1]
-            down += weight * (y[0] - y_reference[0])
-            lift += weight * (y[1] - y_reference[1])
-            end += weight * (y[2] - y_reference[2])
+            q, q_reference = pen_chances(y), pen_chances(y_reference)
+            down += weight * math.log((q[0] + PEN_FLOOR) / (q_reference[0] + PEN_FLOOR))
+            lift += weight * math.log((q[1] + PEN_FLOOR) / (q_reference[1] + PEN_FLOOR))
+            end += weight * math.log((q[2] + PEN_FLOOR) / (q_reference[2] + PEN_FLOOR))
         ending = ages[drawing] > 0 or may_end[drawing]
         highest = max(down, lift, end) if ending else max(down, lift)
         p_down, p_lift = math.exp(down - highest), math.exp(lift - highest)

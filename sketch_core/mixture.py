@@ -25,6 +25,9 @@ DENSITY_FLOOR = 1e-6
 # foreseen by neither reader weighs nothing.
 CANDIDATES = 8
 RATIO_FLOOR = 1e-6
+# The same for the chances of the pen's states. Without, an end that one reader gives a chance of 1e-4 and the other
+# 1e-9 was chosen for the ratio of the two: 9% of variations broke off after a stroke or two.
+PEN_FLOOR = 5e-2
 
 
 class Mixture(NamedTuple):

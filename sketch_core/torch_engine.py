@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sketch_core.engine import PEN_END, PEN_GUIDANCE, PEN_STATES, Engine, Floats, State, Step, gate_order
-from sketch_core.mixture import CANDIDATES, MAX_LOG_SIGMA, MAX_RHO, MIN_LOG_SIGMA, RATIO_FLOOR, Temperatures
+from sketch_core.mixture import CANDIDATES, MAX_LOG_SIGMA, MAX_RHO, MIN_LOG_SIGMA, PEN_FLOOR, RATIO_FLOOR, Temperatures
 from sketch_core.model import POSITION_SCALE, SketchRNNConfig
 from sketch_core.strokes import START_TOKEN
 
@@ -425,7 +425,8 @@ def _sample(  # noqa: PLR0917
     """
     pen_logits = y[:, :3] * settings[:, 1:2]
     if y_reference is not None:
-        pen_logits = pen_logits + settings[:, 4:5] * (y[:, :3] - y_reference[:, :3])
+        q, q_reference = (torch.softmax(each[:, :3], 1) + PEN_FLOOR for each in (y, y_reference))
+        pen_logits = pen_logits + settings[:, 4:5] * torch.log(q / q_reference)
     no_end = (ages == 0) & (settings[:, 6] < 0.5)
     pen_logits = pen_logits.masked_fill(
         torch.stack([torch.zeros_like(no_end), torch.zeros_like(no_end), no_end], 1), -torch.inf

@@ -141,6 +141,19 @@ def test_guidance_moves_towards_what_the_reference_does_not_expect():
     assert shares[2] > 0.95
 
 
+def test_guidance_does_not_choose_what_both_readers_think_impossible():
+    """An end at 1e-4 for one and 1e-9 for the other is 1e5 times likelier, and still no end."""
+    y = np.zeros((2000, 3 + 6 * 2), dtype=np.float32)
+    y[:, :3] = np.log([0.6, 0.4, 1e-4])
+    reference = y.copy()
+    reference[:, :3] = np.log([0.4, 0.6, 1e-9])
+    noise = np.stack([draw_noise(0, k, 1, CANDIDATES)[0] for k in range(len(y))])
+    heat, guidance = np.ones((len(y), 3), dtype=np.float32), np.full((len(y), 2), 8.0, dtype=np.float32)
+    _, pens, _ = sample_guided(y, reference, noise, heat, -5.0, guidance, np.zeros(len(y), dtype=bool))
+    assert (pens == PEN_END).mean() < 0.005
+    assert (pens == 0).mean() > 0.9, "what it does think possible is still moved"
+
+
 def test_guided_rows_need_enough_noise(tiny_sketcher):
     state = tiny_sketcher.free_state("tree", 1)
     with pytest.raises(ValueError, match="candidates"):
