@@ -89,7 +89,7 @@ class Scheduler:
         max_rows: rows of the network in the batch at most (a guided drawing takes two); a larger request runs
             alone.
         max_waiting: requests in line at most.
-        threads: CPU threads of the matrix products; half the cores by default.
+        threads: CPU threads of the matrix products.
     """
 
     def __init__(
@@ -98,11 +98,9 @@ class Scheduler:
         *,
         max_rows: int = MAX_ROWS,
         max_waiting: int = MAX_WAITING,
-        threads: int | None = None,
+        threads: int = 1,
     ) -> None:
-        cores = os.cpu_count() or 1
-        self.engine, self.max_rows, self.max_waiting = engine, max_rows, max_waiting
-        self.threads = threads or max(1, cores // 2)
+        self.engine, self.max_rows, self.max_waiting, self.threads = engine, max_rows, max_waiting, threads
         self.statistics = Statistics()
         self._batch = engine.batch()
         self._waiting: deque[_Ticket] = deque()
@@ -338,9 +336,7 @@ class Crew:
         if workers < 1:
             raise ValueError("A crew needs at least one worker.")
         self.max_waiting = max_waiting
-        self.workers = [
-            Scheduler(engine, max_rows=max_rows, max_waiting=max_waiting, threads=1) for _ in range(workers)
-        ]
+        self.workers = [Scheduler(engine, max_rows=max_rows, max_waiting=max_waiting) for _ in range(workers)]
         self._lock = threading.Lock()
 
     def submit(

@@ -20,7 +20,7 @@ import sketch_core
 from sketch_core import device, download, evaluate, losses, quickdraw, render, strokes
 from sketch_core.__main__ import main, write_sample_sheet
 from sketch_core.model import SketchRNN, SketchRNNConfig, pen_positions
-from sketch_core.train import TrainConfig, Trainer, TrainingError
+from sketch_core.train import TrainConfig, Trainer, TrainingError, choose_workers
 from tests.conftest import TINY, write_npz
 
 
@@ -264,6 +264,20 @@ def test_batches_prepared_elsewhere_are_the_same(tmp_path):
     assert helped.step == 12
     with pytest.raises(TrainingError, match="--workers"):
         config(tmp_path, workers=-2)
+
+
+def test_workers_are_for_gpus_and_for_processes_that_share_the_drawings(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(3)), raising=False)
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert choose_workers(5, cpu) == 5 and choose_workers(0, gpu) == 0
+    assert choose_workers(-1, cpu) == 0
+    monkeypatch.setattr("multiprocessing.get_start_method", lambda: "fork")
+    assert choose_workers(-1, gpu) == 2
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert choose_workers(-1, gpu) == 0
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
+    monkeypatch.setattr("multiprocessing.get_start_method", lambda: "spawn")
+    assert choose_workers(-1, gpu) == 0
 
 
 def test_precision_is_what_the_hardware_has(monkeypatch):
